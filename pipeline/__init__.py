@@ -1,0 +1,1 @@
+"""From annotations to a snapshot: plan, fetch, decode, encode, shard, publish."""

@@ -1,0 +1,153 @@
+"""ROOT: begun or opened, by one writer at a time, and only if it is what the command line says."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from mbt.pipeline import canary, plan, storage
+from mbt.schemas.index import VERSION as INDEX_VERSION
+from mbt.schemas.manifest import DATASET_FILE, Dataset, FormatError
+
+LOCK_FILE = ".writer"
+_OURS = {DATASET_FILE, LOCK_FILE, "media", "ledger", "shards", "snapshots", "tmp"}
+
+
+class DatasetError(RuntimeError):
+    """The folder cannot be written to by this command; the message says what to do."""
+
+
+@contextlib.contextmanager
+def one_writer(root: str) -> Iterator[None]:
+    """Holds the dataset for this process; the lock goes with the process, however that ends.
+
+    Raises:
+      DatasetError: another process holds it, or the folder cannot be written.
+    """
+    if not storage.is_local(root):
+        yield
+        return
+    path = os.path.join(root, LOCK_FILE)
+    try:
+        os.makedirs(root, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  closed below; "a+" keeps the holder's name
+    except OSError as error:
+        raise DatasetError(f"--output={root}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise DatasetError(
+                f"{root} is being written by {holder}: wait for it, or choose another --output"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def check_output(root: str) -> None:
+    """Refuses a folder that holds something else, before anything is written there.
+
+    Raises:
+      DatasetError: it does.
+    """
+    if not storage.is_local(root) or not os.path.exists(root):
+        return
+    if not os.path.isdir(root):
+        raise DatasetError(f"--output={root} is not a folder")
+    names = set(os.listdir(root))
+    if DATASET_FILE not in names and names - _OURS:
+        raise DatasetError(f"--output={root} is not empty and holds no dataset: choose another folder")
+
+
+def read(root: str) -> Dataset | None:
+    """The dataset in a folder, or None where none was begun.
+
+    Raises:
+      DatasetError: its file is damaged.
+    """
+    try:
+        return Dataset.from_json(storage.read(storage.join(root, DATASET_FILE)).decode())
+    except FileNotFoundError:
+        return None
+    except (FormatError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{root}: {error}") from error
+
+
+def check_name(root: str, existing: Dataset | None, name: str) -> None:
+    """Refuses to mix two datasets in one folder.
+
+    Raises:
+      DatasetError: the folder holds another.
+    """
+    if existing is not None and existing.name != name:
+        raise DatasetError(
+            f"--output={root} holds the dataset {existing.name!r}, not {name!r}: choose another --output, "
+            f"or say --name={existing.name} if these are its new annotations"
+        )
+
+
+def begin_or_extend(
+    existing: Dataset | None, table: pa.Table, *, name: str, shards: int | None, ffmpeg_path: str | None, program: str
+) -> Dataset:
+    """The dataset for these clips: new, or the existing one with new splits and labels at the end.
+
+    Raises:
+      DatasetError: the existing one has another number of shards or another encoder.
+      CanaryError: this machine writes other bytes than those of the dataset.
+    """
+    encoder = json.loads(json.dumps(canary.encoder(ffmpeg_path)))
+    labels = plan.labels_of(table)
+    counts = {split: shards or count for split, count in sorted(plan.num_shards(table).items()) if split}
+    if existing is None:
+        return Dataset(
+            name=name,
+            num_shards=counts,
+            salt=name,
+            labels=tuple(labels),
+            encoder=encoder,
+            canary=canary.digest(program),
+        )
+    _check_same(existing, encoder, shards)
+    canary.check(program, existing.canary)
+    new_labels = tuple(label for label in labels if label not in set(existing.labels))
+    return Dataset(
+        name=existing.name,
+        num_shards=counts | existing.num_shards,
+        salt=existing.salt,
+        labels=existing.labels + new_labels,
+        encoder=existing.encoder,
+        canary=existing.canary,
+    )
+
+
+def _check_same(existing: Dataset, encoder: dict, shards: int | None) -> None:
+    if existing.encoder != encoder:
+        changed = sorted(_leaves(existing.encoder) ^ _leaves(encoder))
+        raise DatasetError(
+            f"the dataset was begun with other encoder settings ({changed[0].split('=')[0]} differs): "
+            "a dataset never mixes two; choose another --output"
+        )
+    if shards is not None and any(count != shards for count in existing.num_shards.values()):
+        fixed = ", ".join(f"{split} {count}" for split, count in existing.num_shards.items())
+        raise DatasetError(f"--num_shards={shards}: the shard count is fixed when a dataset is begun ({fixed})")
+
+
+def _leaves(tree: object, path: str = "") -> set[str]:
+    if isinstance(tree, dict):
+        return set().union(*(_leaves(value, f"{path}.{key}".lstrip(".")) for key, value in tree.items()))
+    return {f"{path}={tree!r}"}
+
+
+def identity(dataset: Dataset) -> str:
+    """Digest of everything but the clips that decides the bytes of a shard."""
+    parts = [dataset.name, dataset.encoder, dataset.canary, INDEX_VERSION]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,194 @@
+"""The plan: every clip row in Arrow, sorted by shard, and cut into the tasks that workers read from it.
+
+Beam elements are row ranges of a Parquet file, so neither the job graph nor a shuffle grows with the number of clips.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from apache_beam.io.filesystems import FileSystems
+
+from mbt.pipeline import storage
+from mbt.pipeline.annotations import Row
+from mbt.schemas.clip import MICROSECONDS, Outcome
+from mbt.schemas.manifest import Dataset
+
+SHARD_BYTES = 256 << 20
+BYTES_PER_SECOND = 600_000  # of a record, at 455 x 256; docs/performance.md
+ROW_GROUP_ROWS = 4096  # a worker that wants 30 rows reads a megabyte
+_CHUNK_ROWS = 65_536
+
+CLIPS = pa.schema(
+    [
+        ("line", pa.int32()),
+        ("id", pa.string()),
+        ("split", pa.string()),
+        ("source", pa.string()),
+        ("start_us", pa.int64()),
+        ("end_us", pa.int64()),
+        ("labels", pa.list_(pa.string())),
+        ("key", pa.uint64()),
+        ("outcome", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One shard to make from a range of rows of the plan.
+
+    Attributes:
+      split: its split.
+      shard: its number.
+      num_shards: of the split.
+      first_row: of the plan.
+      num_rows: clips that belong here, with media or not.
+      fingerprint: digest of every input of every record.
+    """
+
+    split: str
+    shard: int
+    num_shards: int
+    first_row: int
+    num_rows: int
+    fingerprint: str
+
+    @property
+    def stem(self) -> str:
+        """The shard's file name, without extension."""
+        return f"{self.split}-{self.shard:05d}-of-{self.num_shards:05d}-{self.fingerprint}"
+
+
+def clip_key(salt: str, clip_id: str) -> int:
+    """The hash that decides a clip's shard (modulo N) and its place in it."""
+    return int.from_bytes(hashlib.sha256(f"{salt}\0{clip_id}".encode()).digest()[:8], "big")
+
+
+def clip_table(rows: Iterable[Row], salt: str) -> pa.Table:
+    """All rows as a table of schema `CLIPS`; 2 million take about 300 MB."""
+    batches = []
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, _CHUNK_ROWS)):
+        columns = {
+            "line": [row.line for row in chunk],
+            "id": [row.clip.id for row in chunk],
+            "split": [row.clip.split for row in chunk],
+            "source": [row.clip.source for row in chunk],
+            "start_us": [row.clip.start_us for row in chunk],
+            "end_us": [row.clip.end_us for row in chunk],
+            "labels": [row.clip.labels for row in chunk],
+            "key": [clip_key(salt, row.clip.id) for row in chunk],
+            "outcome": [Outcome.INVALID if row.reason else Outcome.NOT_TRIED for row in chunk],
+            "reason": [row.reason for row in chunk],
+            "detail": [row.detail for row in chunk],
+        }
+        batches.append(pa.RecordBatch.from_pydict(columns, schema=CLIPS))
+    return pa.Table.from_batches(batches, CLIPS)
+
+
+def num_shards(table: pa.Table) -> dict[str, int]:
+    """Per split, the power of two that puts about 256 MiB into a shard."""
+    lengths = table.group_by("split").aggregate([("end_us", "sum"), ("start_us", "sum")])
+    shards = {}
+    for row in lengths.to_pylist():
+        size = estimated_bytes(row["end_us_sum"] - row["start_us_sum"])
+        shards[row["split"]] = 1 << max(0, round(np.log2(max(1.0, size / SHARD_BYTES))))
+    return shards
+
+
+def estimated_bytes(duration_us: int) -> int:
+    """Size of records of this length altogether."""
+    return duration_us * BYTES_PER_SECOND // MICROSECONDS
+
+
+def labels_of(table: pa.Table) -> list[str]:
+    """All labels in use, sorted."""
+    names: set[str] = set()
+    for chunk in table["labels"].chunks:
+        names.update(pc.unique(chunk.flatten()).to_pylist())
+    return sorted(names)
+
+
+def with_shards(table: pa.Table, dataset: Dataset) -> pa.Table:
+    """The valid rows with their shard, in the order in which they stand in the shards."""
+    splits = pa.array(list(dataset.num_shards))
+    counts = pa.array(list(dataset.num_shards.values()), pa.uint64())
+    modulus = pc.take(counts, pc.index_in(table["split"], value_set=splits)).to_numpy()
+    shard = table["key"].to_numpy() % modulus
+    table = table.append_column("shard", pa.array(shard.astype(np.int32)))
+    order = pc.sort_indices(
+        table.select(["split", "shard", "key", "id"]),
+        sort_keys=[("split", "ascending"), ("shard", "ascending"), ("key", "ascending"), ("id", "ascending")],
+    )
+    return table.take(order)
+
+
+def write(table: pa.Table, path: str) -> None:
+    """Writes a plan, a chunk of rows at a time."""
+    with storage.create(path) as file, pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+        for first in range(0, max(1, len(table)), ROW_GROUP_ROWS):
+            writer.write_table(table.slice(first, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
+
+
+def read_rows(path: str, first_row: int, num_rows: int) -> list[dict]:
+    """A range of rows of a plan, as dicts."""
+    last_group = (first_row + max(1, num_rows) - 1) // ROW_GROUP_ROWS
+    with FileSystems.open(path) as source:
+        groups = range(first_row // ROW_GROUP_ROWS, last_group + 1)
+        table = pq.ParquetFile(source).read_row_groups(list(groups))
+    return table.slice(first_row % ROW_GROUP_ROWS, num_rows).to_pylist()
+
+
+def tasks(table: pa.Table, dataset: Dataset, identity: str) -> Iterator[Task]:
+    """One task per shard of every split, empty shards too.
+
+    Args:
+      table: the sorted plan.
+      dataset: says how many shards a split has.
+      identity: digest of everything but the clips that decides a shard's bytes.
+    """
+    ranges = _shard_ranges(table)
+    for split in sorted(dataset.num_shards):
+        total = dataset.num_shards[split]
+        for shard in range(total):
+            first, count = ranges.get((split, shard), (0, 0))
+            digest = hashlib.sha256(f"{identity}\n{split}\n{shard}\n{total}\n".encode())
+            for line in _record_inputs(table.slice(first, count)):
+                digest.update(line)
+            yield Task(
+                split=split,
+                shard=shard,
+                num_shards=total,
+                first_row=first,
+                num_rows=count,
+                fingerprint=digest.hexdigest()[:20],
+            )
+
+
+def _shard_ranges(table: pa.Table) -> dict[tuple[str, int], tuple[int, int]]:
+    """(split, shard) to its first row and number of rows in the sorted plan."""
+    counts = table.group_by(["split", "shard"], use_threads=False).aggregate([([], "count_all")])
+    ranges, first = {}, 0
+    for split, shard, count in sorted(
+        zip(*(counts[name].to_pylist() for name in ("split", "shard", "count_all")), strict=True)
+    ):
+        ranges[split, shard] = (first, count)
+        first += count
+    return ranges
+
+
+def _record_inputs(rows: pa.Table) -> Iterator[bytes]:
+    """What each record of these rows is made from, as a line of JSON."""
+    names = ["id", "data_path", "media_id", "start_us", "end_us", "label_indices", "labels", "digest"]
+    present = rows.filter(pc.equal(rows["outcome"], Outcome.OK.value)) if len(rows) else rows
+    for row in present.select(names).to_pylist():
+        yield json.dumps([row[name] for name in names], ensure_ascii=True).encode() + b"\n"

@@ -1,0 +1,196 @@
+"""A snapshot: which clips there are, in which shards, and why the others are not; published last."""
+
+import collections
+import dataclasses
+import datetime
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mbt.pipeline import storage
+from mbt.pipeline.plan import Task
+from mbt.pipeline.shard import FOLDER as SHARDS
+from mbt.schemas.clip import MEL_BINS, Outcome
+from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, Manifest, Shard, Split, mean_and_stddev
+
+FOLDER = "snapshots"
+_ROWS_AT_A_TIME = 65_536
+_TOOLS = ("mbt-flax", "apache-beam", "imageio-ffmpeg", "numpy", "protobuf", "pyarrow")
+
+CLIP_ROWS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("split", pa.string()),
+        ("line", pa.int32()),
+        ("source", pa.string()),
+        ("start_us", pa.int64()),
+        ("end_us", pa.int64()),
+        ("labels", pa.list_(pa.string())),
+        ("outcome", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("shard", pa.int32()),
+        ("record", pa.int32()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+    ]
+)
+
+
+@dataclasses.dataclass
+class _Tally:
+    """Running sums of one split."""
+
+    shards: list[Shard] = dataclasses.field(default_factory=list)
+    num_clips: int = 0
+    num_records: int = 0
+    lost: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    mel_rows: int = 0
+    mel_sum: float = 0.0
+    mel_sum_of_squares: float = 0.0
+
+    def split(self) -> Split:
+        count = self.mel_rows * MEL_BINS
+        mean, stddev = mean_and_stddev(self.mel_sum, self.mel_sum_of_squares, count)
+        return Split(
+            shards=tuple(self.shards),
+            num_clips=self.num_clips,
+            num_records=self.num_records,
+            lost=dict(sorted(self.lost.items())),
+            mel_mean=mean,
+            mel_stddev=stddev,
+        )
+
+
+def latest(root: str) -> Manifest | None:
+    """The newest snapshot, or None."""
+    manifests = [found for name in storage.folders(storage.join(root, FOLDER)) if (found := _manifest(root, name))]
+    return max(manifests, key=lambda manifest: (manifest.created, manifest.snapshot), default=None)
+
+
+def _manifest(root: str, name: str) -> Manifest | None:
+    try:
+        return Manifest.from_json(storage.read(storage.join(root, FOLDER, name, MANIFEST_FILE)).decode())
+    except FileNotFoundError:
+        return None  # never finished: it does not exist
+
+
+def publish(
+    root: str,
+    dataset: Dataset,
+    plan: pa.Table,
+    invalid: pa.Table,
+    results: Iterable[tuple[Task, dict]],
+    *,
+    name: str | None,
+    annotations_sha256: str,
+) -> tuple[Manifest, bool]:
+    """Writes the clip table and then the manifest.
+
+    Args:
+      root: of the dataset.
+      dataset: what is fixed.
+      plan: the sorted valid rows, with what fetching gave.
+      invalid: the rows that were refused.
+      results: every task with its `build.summary`.
+      name: of the snapshot; by default the time.
+      annotations_sha256: digest of the annotation file.
+
+    Returns:
+      The manifest, and whether it is new: where nothing differs from the newest snapshot, that one stands.
+    """
+    tallies = {split: _Tally() for split in dataset.num_shards}
+    unassigned: collections.Counter = collections.Counter()
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, CLIP_ROWS, compression="zstd") as writer:
+        rows = _tallied(_clip_rows(plan, invalid, results, tallies), tallies, unassigned)
+        while chunk := _take(rows, _ROWS_AT_A_TIME):
+            writer.write_table(pa.Table.from_pylist(chunk, CLIP_ROWS))
+    clips = sink.getvalue()
+    parent = latest(root)
+    created = datetime.datetime.now(datetime.UTC)
+    manifest = Manifest(
+        dataset=dataset.name,
+        snapshot=name or created.strftime("%Y%m%dT%H%M%S.%fZ"),
+        parent=parent.snapshot if parent else None,
+        created=created.isoformat(timespec="microseconds"),
+        labels=dataset.labels,
+        splits={split: tally.split() for split, tally in tallies.items()},
+        annotations_sha256=annotations_sha256,
+        tool_versions={tool: metadata.version(tool) for tool in _TOOLS},
+        unassigned=dict(sorted(unassigned.items())),
+        clips_sha256=hashlib.sha256(clips).hexdigest(),
+    )
+    if parent is not None and _same(parent, manifest):
+        return parent, False
+    folder = storage.join(root, FOLDER, manifest.snapshot)
+    storage.write(storage.join(folder, CLIPS_FILE), clips.to_pybytes())
+    storage.write(storage.join(folder, MANIFEST_FILE), manifest.to_json().encode())
+    return manifest, True
+
+
+def _same(one: Manifest, other: Manifest) -> bool:
+    return (one.splits, one.labels, one.unassigned, one.clips_sha256) == (
+        other.splits,
+        other.labels,
+        other.unassigned,
+        other.clips_sha256,
+    )
+
+
+def _clip_rows(
+    plan: pa.Table, invalid: pa.Table, results: Iterable[tuple[Task, dict]], tallies: dict[str, _Tally]
+) -> Iterator[dict]:
+    """A row per annotated clip, in the order of the shards; the invalid ones come last."""
+    for task, result in results:
+        tally = tallies[task.split]
+        tally.shards.append(_shard(task, result))
+        tally.mel_rows += result["num_mel_rows"]
+        tally.mel_sum += result["mel_sum"]
+        tally.mel_sum_of_squares += result["mel_sum_of_squares"]
+        places = {clip_id: place for place, clip_id in enumerate(result["ids"])}
+        absent = {clip["id"]: clip for clip in result["absent"]}
+        for row in plan.slice(task.first_row, task.num_rows).to_pylist():
+            yield _placed(row, task.shard, result, places, absent)
+    for batch in invalid.to_batches():
+        yield from batch.to_pylist()
+
+
+def _placed(row: dict, shard: int, result: dict, places: dict[str, int], absent: dict[str, dict]) -> dict:
+    if (record := places.get(row["id"])) is not None:
+        place = {"record": record, "offset": result["offsets"][record], "length": result["lengths"][record]}
+        return row | place | {"shard": shard, "outcome": Outcome.OK.value, "reason": "", "detail": ""}
+    return row | {"shard": shard} | absent.get(row["id"], {})
+
+
+def _tallied(rows: Iterable[dict], tallies: dict[str, _Tally], unassigned: collections.Counter) -> Iterator[dict]:
+    names = CLIP_ROWS.names
+    for row in rows:
+        tally = tallies.get(row["split"])
+        if row["outcome"] != Outcome.OK:
+            lost = unassigned if tally is None else tally.lost
+            lost[f"{row['outcome']}/{row['reason']}"] += 1
+        if tally is not None:
+            tally.num_clips += 1
+            tally.num_records += row["outcome"] == Outcome.OK
+        yield {name: row.get(name) for name in names}
+
+
+def _take(rows: Iterator[dict], count: int) -> list[dict]:
+    return list(itertools.islice(rows, count))
+
+
+def _shard(task: Task, result: dict) -> Shard:
+    return Shard(
+        path=f"{SHARDS}/{task.stem}.tfrecord",
+        index_path=f"{SHARDS}/{task.stem}.index",
+        num_records=result["num_records"],
+        bytes=result["bytes"],
+        crc32c=result["crc32c"],
+        index_crc32c=result["index_crc32c"],
+        fingerprint=task.fingerprint,
+    )

@@ -1,0 +1,1 @@
+"""The contract on disk: clips, records, shard indices, manifests."""

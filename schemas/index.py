@@ -1,0 +1,143 @@
+"""The index beside each shard: where every frame and spectrogram step lies, and what became of every clip.
+
+Layout, little-endian: a header; `RECORD` rows; `PIECE` rows (per record its frames, then its spectrogram
+steps); int32 labels; a JSON object with the records' ids and the clips that are absent, with reasons; CRC-32C
+of all before. A reader can memory-map it and fetch any frame by (offset, length) and check it by its CRC.
+"""
+
+import dataclasses
+import json
+import struct
+
+import google_crc32c
+import numpy as np
+
+MAGIC = b"MBTINDEX"
+VERSION = 1
+_HEADER = struct.Struct("<8sIIQQQQIdd")
+
+RECORD = np.dtype(
+    [
+        ("offset", "<u8"),  # of the payload in the shard, bytes
+        ("length", "<u8"),  # of the payload, bytes
+        ("first_piece", "<u8"),  # row in `pieces` of the first frame
+        ("first_label", "<u8"),  # position in `labels`
+        ("num_labels", "<u4"),
+        ("num_frames", "<u4"),
+        ("num_steps", "<u4"),  # spectrogram steps, a second each
+        ("num_mel_rows", "<u4"),  # valid rows, before padding
+        ("height", "<u4"),  # pixels
+        ("width", "<u4"),  # pixels
+    ]
+)
+PIECE = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc32c", "<u4")])  # offset in the shard
+
+
+class CorruptIndexError(ValueError):
+    """The bytes are not a whole index of this version."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Index:
+    """A shard's index.
+
+    Attributes:
+      records: (records,) of dtype `RECORD`, in file order.
+      pieces: (frames and steps of all records,) of dtype `PIECE`.
+      labels: (labels of all records,) int32.
+      ids: the records' clip ids, in file order.
+      absent: clips that belong to this shard but have no record: dicts with `id`, `outcome`, `reason`, `detail`.
+      mel_sum: sum over all valid spectrogram values of the shard.
+      mel_sum_of_squares: sum of their squares.
+      shard_bytes: size of the shard file.
+      shard_crc32c: of the whole shard file.
+    """
+
+    records: np.ndarray
+    pieces: np.ndarray
+    labels: np.ndarray
+    ids: tuple[str, ...]
+    absent: tuple[dict[str, str], ...]
+    mel_sum: float = 0.0
+    mel_sum_of_squares: float = 0.0
+    shard_bytes: int = 0
+    shard_crc32c: int = 0
+
+    def frames(self, record: int) -> np.ndarray:
+        """(frames,) of dtype `PIECE`: the JPEGs of a record; a piece is the bare JPEG."""
+        row = self.records[record]
+        return self.pieces[int(row["first_piece"]) :][: int(row["num_frames"])]
+
+    def steps(self, record: int) -> np.ndarray:
+        """(seconds,) of dtype `PIECE`: the spectrogram steps of a record; a piece is 100 x 128 float32."""
+        row = self.records[record]
+        return self.pieces[int(row["first_piece"]) + int(row["num_frames"]) :][: int(row["num_steps"])]
+
+    def record_labels(self, record: int) -> np.ndarray:
+        """(labels,) int32 of a record."""
+        row = self.records[record]
+        return self.labels[int(row["first_label"]) :][: int(row["num_labels"])]
+
+
+def dump(index: Index) -> bytes:
+    """The index as the bytes of its file."""
+    strings = json.dumps({"ids": index.ids, "absent": index.absent}, sort_keys=True).encode()
+    body = b"".join(
+        [
+            _HEADER.pack(
+                MAGIC,
+                VERSION,
+                len(index.records),
+                len(index.pieces),
+                len(index.labels),
+                len(strings),
+                index.shard_bytes,
+                index.shard_crc32c,
+                index.mel_sum,
+                index.mel_sum_of_squares,
+            ),
+            index.records.astype(RECORD).tobytes(),
+            index.pieces.astype(PIECE).tobytes(),
+            index.labels.astype("<i4").tobytes(),
+            strings,
+        ]
+    )
+    return body + struct.pack("<I", google_crc32c.value(body))
+
+
+def load(data: bytes | memoryview | np.ndarray) -> Index:
+    """Reads an index, without copying, from bytes or a memory map.
+
+    Raises:
+      CorruptIndexError: the bytes are not whole, or of another version.
+    """
+    view = memoryview(data)
+    if len(view) < _HEADER.size + 4 or bytes(view[:8]) != MAGIC:
+        raise CorruptIndexError("not a shard index")
+    if google_crc32c.value(bytes(view[:-4])) != struct.unpack("<I", view[-4:])[0]:
+        raise CorruptIndexError("the index does not match its checksum")
+    _, version, records, pieces, labels, strings, *summary = _HEADER.unpack(view[: _HEADER.size])
+    if version != VERSION:
+        raise CorruptIndexError(f"index version {version}, expected {VERSION}")
+    offset = _HEADER.size
+    parts = []
+    for dtype, count in ((RECORD, records), (PIECE, pieces), (np.dtype("<i4"), labels)):
+        parts.append(np.frombuffer(view, dtype, count, offset))
+        offset += dtype.itemsize * count
+    text = json.loads(bytes(view[offset : offset + strings]))
+    return Index(
+        records=parts[0],
+        pieces=parts[1],
+        labels=parts[2],
+        ids=tuple(text["ids"]),
+        absent=tuple(text["absent"]),
+        shard_bytes=summary[0],
+        shard_crc32c=summary[1],
+        mel_sum=summary[2],
+        mel_sum_of_squares=summary[3],
+    )
+
+
+def file_crc32c(data: bytes) -> int:
+    """CRC-32C of a whole index file."""
+    return google_crc32c.value(data)

@@ -1,0 +1,164 @@
+"""`dataset.json` and a snapshot's `manifest.json`: plain JSON, one dataclass each."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+FORMAT_VERSION = 1
+DATASET_FILE = "dataset.json"
+MANIFEST_FILE = "manifest.json"
+CLIPS_FILE = "clips.parquet"
+
+
+class FormatError(ValueError):
+    """A JSON file of ours is damaged, or of another version."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What is fixed for the life of a dataset; `ROOT/dataset.json`.
+
+    Attributes:
+      name: of the dataset.
+      num_shards: shard count per split.
+      salt: of the hash that assigns clips to shards.
+      labels: label names; the position is the index.
+      encoder: every number that decides the bytes of a record.
+      canary: digest of the built-in clip's record under this encoder.
+      format_version: of this file.
+    """
+
+    name: str
+    num_shards: dict[str, int]
+    salt: str
+    labels: tuple[str, ...]
+    encoder: dict[str, Any]
+    canary: str
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """As the text of its file."""
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Dataset":
+        """From the text of its file; raises `FormatError`."""
+        fields = _fields(cls, text, DATASET_FILE)
+        return cls(**fields | {"labels": tuple(fields["labels"])})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One shard of a snapshot; paths are relative to ROOT.
+
+    Attributes:
+      path: of the TFRecord file.
+      index_path: of its index.
+      num_records: records in it.
+      bytes: size of the TFRecord file.
+      crc32c: of the whole TFRecord file, 8 hexadecimal digits.
+      index_crc32c: of the whole index file, likewise.
+      fingerprint: digest of every input of every record.
+    """
+
+    path: str
+    index_path: str
+    num_records: int
+    bytes: int
+    crc32c: str
+    index_crc32c: str
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """One split of a snapshot.
+
+    Attributes:
+      shards: all of them, in order, empty ones too.
+      num_clips: annotated clips.
+      num_records: clips that became records.
+      lost: number of lost clips by "outcome/reason".
+      mel_mean: mean of all valid spectrogram values.
+      mel_stddev: their standard deviation.
+    """
+
+    shards: tuple[Shard, ...]
+    num_clips: int
+    num_records: int
+    lost: dict[str, int]
+    mel_mean: float
+    mel_stddev: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """`manifest.json` of a snapshot, written last: a snapshot without it does not exist.
+
+    Attributes:
+      dataset: name of the dataset.
+      snapshot: name of the snapshot.
+      parent: name of the snapshot before, or None.
+      created: UTC time, ISO 8601.
+      labels: label names; the position is the index.
+      splits: by name.
+      annotations_sha256: digest of the annotation file.
+      tool_versions: versions of what made it.
+      unassigned: number of rows whose split could not be read, by "outcome/reason".
+      clips_sha256: digest of `clips.parquet`.
+      format_version: of this file.
+    """
+
+    dataset: str
+    snapshot: str
+    parent: str | None
+    created: str
+    labels: tuple[str, ...]
+    splits: dict[str, Split]
+    annotations_sha256: str
+    tool_versions: dict[str, str]
+    unassigned: dict[str, int] = dataclasses.field(default_factory=dict)
+    clips_sha256: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """As the text of its file."""
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """From the text of its file; raises `FormatError`."""
+        fields = _fields(cls, text, MANIFEST_FILE)
+        splits = {name: _split(value) for name, value in fields["splits"].items()}
+        return cls(**fields | {"labels": tuple(fields["labels"]), "splits": splits})
+
+
+def mean_and_stddev(total: float, total_of_squares: float, count: int) -> tuple[float, float]:
+    """Mean and standard deviation from sums; (0, 1) of nothing."""
+    if count == 0:
+        return 0.0, 1.0
+    mean = total / count
+    return mean, math.sqrt(max(0.0, total_of_squares / count - mean * mean)) or 1.0
+
+
+def _split(value: dict[str, Any]) -> Split:
+    return Split(**value | {"shards": tuple(Shard(**shard) for shard in value["shards"])})
+
+
+def _fields(cls, text: str, file: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise FormatError(f"{file} is not JSON: {error}") from error
+    if not isinstance(fields, dict) or fields.get("format_version") != FORMAT_VERSION:
+        raise FormatError(f"{file} is not of format version {FORMAT_VERSION}; use the mbt-flax that wrote it")
+    required = {
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    missing = required - fields.keys()
+    if missing:
+        raise FormatError(f"{file} lacks {', '.join(sorted(missing))}")
+    return fields
