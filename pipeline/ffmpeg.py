@@ -1,6 +1,6 @@
 """One ffmpeg process: which binary, pinned to what, run inside which limits."""
 
-import ctypes
+import contextlib
 import dataclasses
 import fcntl
 import functools
@@ -10,23 +10,22 @@ import resource
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from mbt.pipeline import reaper
 
 MEMORY_LIMIT_BYTES = 3 << 30  # address space; 16 reference frames of 16 megapixels need 0.5 GiB
 LOG_PART_BYTES = 1 << 17  # a broken file can log for ever: its beginning and its end are kept
 _PIPE_BYTES = 1 << 20  # the largest that Linux grants without privileges
 _NAP_S = 0.004  # lets several JPEGs gather, where the pipe holds them: a wake-up for each costs 3 % of the whole build
-_PR_SET_PDEATHSIG = 1
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS)
 
 # Float audio decoders sum in the order of the widest vectors at hand, so their last bits differ from CPU to CPU.
 # Without everything from AVX on, each x86-64 machine of the last fifteen years computes alike; it costs nothing
 # measurable, because the video side is integer arithmetic (docs/determinism.md).
 CPU_FLAGS = "-avx512icl-avx512-avx2-fma3-fma4-xop-avx"
-
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class FfmpegMissingError(RuntimeError):
@@ -35,6 +34,10 @@ class FfmpegMissingError(RuntimeError):
 
 class WorkerTroubleError(RuntimeError):
     """This machine failed (time, memory, disk), not the input: the shard wants another try."""
+
+
+class DecoderCrashError(WorkerTroubleError):
+    """ffmpeg crashed. If it does so again and again, that is the input's doing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +111,7 @@ def run(program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=ends,
-            preexec_fn=_confine,  # noqa: PLW1509  it makes two system calls and touches no lock
+            process_group=reaper.group(),
             env={"PATH": os.defpath, "AV_LOG_FORCE_NOCOLOR": "1"},
         )
     except OSError as error:
@@ -119,6 +122,7 @@ def run(program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int
         for end in ends:
             os.close(end)
     assert process.stderr is not None
+    _limit_memory(process.pid)
     readers = [read_end for read_end, _ in pipes]
     with process:
         try:
@@ -132,12 +136,13 @@ def run(program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int
     return _finished(process.returncode, tuple(collected), bytes(log).decode(errors="replace"))
 
 
-def _confine() -> None:
-    """In the child: die with the parent, and never take more memory than the limit."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _limit_memory(process: int) -> None:
+    # From here, a moment after the start: code between fork and exec, where limits are usually set, can abort or hang
+    # in a process that has threads (gRPC's fork handlers do).
+    if hasattr(resource, "prlimit"):
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(process, resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+            resource.prlimit(process, resource.RLIMIT_CORE, (0, 0))
 
 
 def _enlarge(pipe: int) -> bool:
@@ -177,13 +182,8 @@ def _drain(readers: list[int], byte_limit: int, deadline: float) -> list[bytearr
 def _finished(returncode: int, outputs: tuple[bytearray, ...], log: str) -> Run:
     if "Cannot allocate memory" in log or "malloc of size" in log:
         raise WorkerTroubleError(f"ffmpeg ran out of its {MEMORY_LIMIT_BYTES >> 30} GiB of memory")
-    # A crash of the decoder is the input's doing, and comes again; any other signal came from outside.
-    if returncode < 0 and -returncode not in (
-        signal.SIGSEGV,
-        signal.SIGABRT,
-        signal.SIGFPE,
-        signal.SIGILL,
-        signal.SIGBUS,
-    ):
+    if -returncode in _CRASHES:
+        raise DecoderCrashError(f"ffmpeg crashed with signal {-returncode}")
+    if returncode < 0:
         raise WorkerTroubleError(f"ffmpeg was stopped by signal {-returncode}")
     return Run(returncode, outputs, log)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mbt.pipeline import storage
 from mbt.pipeline.decode import UnusableError, decode
-from mbt.pipeline.ffmpeg import WorkerTroubleError
+from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.record import Context, Record, encode
 from mbt.schemas import index as shard_index
@@ -142,6 +142,8 @@ class Builder:
                     raise WorkerTroubleError(f"{path} was there when the build began, and is not any more") from error
                 return error
             except WorkerTroubleError as error:
+                if not remaining and isinstance(error, DecoderCrashError):
+                    return UnusableError("decoder_crashed", f"{error}, {TRIES} times")
                 if not remaining:
                     raise WorkerTroubleError(f"clip {row['id']!r} ({path}): {error}, {TRIES} times") from error
         raise AssertionError("unreachable")

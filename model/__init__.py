@@ -1,0 +1,1 @@
+"""The Multimodal Bottleneck Transformer, and nothing of data or training."""

@@ -1,0 +1,88 @@
+import csv
+import pathlib
+
+import pytest
+
+DEMO = pathlib.Path(__file__).parents[1] / "demo"
+HEADER = "video_path,start,end,label"
+
+
+@pytest.fixture
+def demo(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(DEMO))
+    import run
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def write(name: str, *lines: str) -> pathlib.Path:
+    path = pathlib.Path(name)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_own_csv_without_split_holds_out_whole_videos(demo, capsys):
+    rows = [f"v{video}.mp4,{start},{start + 2},label{video % 3}" for video in range(50) for start in (0, 3)]
+    clips = demo.own_clips(write("mine.csv", HEADER, *rows), None)
+    with clips.annotations.open(newline="") as file:
+        written = list(csv.DictReader(file))
+    splits = {}
+    for row in written:
+        splits.setdefault(row["video_path"], set()).add(row["split"])
+    assert len(written) == 100
+    assert all(len(split) == 1 for split in splits.values())
+    assert 3 <= sum(split == {"test"} for split in splits.values()) <= 20
+    assert clips.out == pathlib.Path("demo-out/mine")
+    assert clips.media_root == pathlib.Path(".")
+    assert not clips.multi_label
+    assert "held out" in capsys.readouterr().out
+
+
+def test_own_csv_with_split_is_taken_as_it_is(demo):
+    annotations = write("mine.csv", f"{HEADER},split", "a.mp4,0,2,x,train", "b.mp4,0,2,x;y,", "c.mp4,0,2,y,val")
+    clips = demo.own_clips(annotations, pathlib.Path("videos"))
+    assert (clips.annotations, clips.media_root) == (annotations, pathlib.Path("videos"))
+    assert clips.eval_split == "val"
+    assert clips.multi_label
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["a,b", "1,2"], "header"),
+        ([HEADER], "at least one row"),
+        ([f"{HEADER},split", "a.mp4,0,2,x,train"], "one more"),
+        ([f"{HEADER},split", "a.mp4,0,2,x,val", "a.mp4,2,4,x,test"], "must name `train`"),
+        ([HEADER, "a.mp4,0,2,x"], "too few videos"),
+    ],
+)
+def test_own_csv_that_cannot_serve_ends_in_one_line(demo, lines, said):
+    with pytest.raises(SystemExit) as end:
+        demo.own_clips(write("mine.csv", *lines), None)
+    assert said in end.value.code
+    assert "\n" not in end.value.code
+
+
+@pytest.mark.parametrize("annotations", ["absent.csv", "."])
+def test_own_csv_that_cannot_be_read_ends_in_one_line(demo, annotations):
+    with pytest.raises(SystemExit, match="cannot be read"):
+        demo.own_clips(pathlib.Path(annotations), None)
+
+
+def test_fusion_must_win_clearly(demo):
+    def results(audio, visual, fused):
+        scores = {"audio only": audio, "visual only": visual, "fused": fused}
+        return {name: {"top1": value} for name, value in scores.items()}
+
+    demo.check_fusion_helps(results(0.25, 0.25, 0.9))
+    for losing in (results(0.25, 0.25, 0.3), results(0.2, 0.9, 0.95)):
+        with pytest.raises(SystemExit, match="fused model must beat both"):
+            demo.check_fusion_helps(losing)
+
+
+def test_failed_command_ends_the_demo(demo, monkeypatch, capsys):
+    monkeypatch.setattr(demo.sys, "executable", "/usr/bin/python3")
+    with pytest.raises(SystemExit, match="failed with status 1"):
+        demo.run("false", "--some=flag with space")
+    assert "false '--some=flag with space'" in capsys.readouterr().out

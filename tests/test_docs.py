@@ -1,0 +1,151 @@
+"""What the documents tell people to run is run, and what they link to is there."""
+
+import csv
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import imageio_ffmpeg
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(document: pathlib.Path, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(document: pathlib.Path) -> list[str]:
+    return [
+        line for block in blocks(document, "sh") for line in block.replace("\\\n", " ").splitlines() if line.strip()
+    ]
+
+
+def is_make(command: str) -> bool:
+    return shlex.split(command)[0] == "make"
+
+
+def name(document: pathlib.Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+def film(path: pathlib.Path) -> None:
+    """Ten seconds of test picture and tone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error"]
+    picture = ["-f", "lavfi", "-i", "testsrc=size=160x120:rate=25:duration=10"]
+    sound = ["-f", "lavfi", "-i", "sine=frequency=600:duration=10"]
+    subprocess.run([*ffmpeg, *picture, *sound, "-pix_fmt", "yuv420p", str(path)], check=True)
+
+
+@pytest.fixture
+def folder_of_a_reader(tmp_path) -> pathlib.Path:
+    """Where the README is followed: its CSV, the videos that the CSV names, and the virtual environment."""
+    (annotations,) = blocks(ROOT / "README.md", "csv")
+    (tmp_path / "clips.csv").write_text(annotations)
+    for path in {row["video_path"] for row in csv.DictReader(annotations.splitlines())}:
+        film(tmp_path / "videos" / path)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    return tmp_path
+
+
+def test_readme_commands_run_as_they_stand(folder_of_a_reader):
+    script = "\n".join(command for command in commands(ROOT / "README.md") if not is_make(command))
+    result = subprocess.run(
+        ["sh", "-eu", "-c", script],
+        cwd=folder_of_a_reader,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    assert list(folder_of_a_reader.glob("dataset/snapshots/*/manifest.json"))
+    assert (folder_of_a_reader / "runs/both/result.json").is_file()
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "demo" / "run.py"], ids=name)
+def test_make_commands_exist(document):
+    """Each target that is named, in a block or in the text, is one of the Makefile's."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = re.findall(r"(?:^|`)(?:CI=true )?make ([a-z]+)", document.read_text(), flags=re.MULTILINE)
+    assert set(named) <= targets
+
+
+@pytest.mark.parametrize(
+    "command", [command for document in DOCUMENTS for command in commands(document) if is_make(command)]
+)
+def test_make_commands_parse(command):
+    subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_only_the_readme_has_other_commands():
+    """Commands elsewhere would go untested."""
+    for document in DOCUMENTS[1:]:
+        assert all(is_make(command) for command in commands(document)), name(document)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def test_dependencies_are_all_explained():
+    """Each direct dependency of pyproject.toml is named in docs/dependencies.md."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    names = {re.match(r"[\w-]+", line)[0] for line in wanted} - {"mbt-flax"}
+    text = (ROOT / "docs/dependencies.md").read_text()
+    assert not [name for name in names if f"`{name}" not in text]
+
+
+def test_help_lists_every_target():
+    listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[1].split()
+    assert all(f"make {target}" in listed for target in phony)
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ("no-such-python", "is not here"),
+        ("old-python", "needs Python 3.11 or 3.12"),
+        ("bare-python", "cannot make virtual environments"),
+    ],
+)
+def test_make_refuses_an_unfit_python(python, said, tmp_path):
+    """In one line, before anything is written."""
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for file in ("requirements.lock", "setup.py", "pyproject.toml"):
+        (tmp_path / file).touch()
+    # Interpreters that answer as an older one, and as one without ensurepip, would.
+    shadow(tmp_path / "old-python", "import sys; sys.version_info = (3, 10, 1)")
+    shadow(tmp_path / "bare-python", "import sys; sys.modules['ensurepip'] = None")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    result = subprocess.run(
+        ["make", "test", f"PYTHON={python}"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0
+    complaint = [line for line in result.stderr.splitlines() if not line.startswith("make")]
+    assert len(complaint) == 1
+    assert said in complaint[0]
+    assert not (tmp_path / ".venv").exists()
+
+
+def shadow(program: pathlib.Path, first: str) -> None:
+    """A Python that runs a line of its own before the program given with -c."""
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{first}\n$2"\n')
+    program.chmod(0o755)

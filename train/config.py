@@ -1,0 +1,299 @@
+"""The config of a run: every key with its default, how it is read, checked and completed.
+
+A config file defines `get_config()`, which changes what it needs of `default_config()`; the command line changes
+single keys, `--config.optim.learning_rate=0.1`.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import math
+import pathlib
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from ml_collections.config_dict import placeholder
+
+from mbt.model.config import SIZES, MBTConfig, Modality, Size
+from mbt.schemas.clip import FRAME_RATE_HZ, MEL_BINS, MEL_ROWS_PER_SECOND
+from mbt.schemas.manifest import Manifest
+from mbt.train.errors import UsageError
+
+RGB = "rgb"
+SPECTROGRAM = "spectrogram"
+CONFIGS_PACKAGE = "mbt.train.configs"
+# A run may go on with other values of these: they change where and how fast, never a number.
+FREE_KEYS = ("data.root", "data.readers", "train.log_every", "train.checkpoint_every")
+
+
+def default_config() -> ConfigDict:
+    """The paper's values (section 4.2) for AudioSet, without mixup; `data.root` must be given."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "modalities": (RGB, SPECTROGRAM),  # or one of them
+            "data": {
+                "root": "",  # folder of the dataset: ROOT of `mbt-data build --output=ROOT`
+                "snapshot": "latest",  # or a name in ROOT/snapshots
+                "train_split": "train",
+                "eval_split": "test",  # "" for no evaluation
+                "seconds": 8.0,  # t: length of the window
+                "frames": 8,  # F: frames taken from the window at equal strides
+                "crop": 224,  # side of a frame as the model sees it, pixels
+                "crop_area": (0.35, 1.0),  # training: least and greatest share of the frame in a random crop
+                "crop_aspect": (0.75, 4 / 3),  # training: least and greatest width / height of it
+                "flip": True,  # training: mirror half of the clips
+                "eval_crop": 0.875,  # evaluation: side of the centre crop, as a share of the shorter side
+                "views": 4,  # evaluation: windows per clip, logits averaged
+                "readers": 8,  # threads that read
+                "mel_mean": placeholder(float),  # of the spectrogram; None: the training split's
+                "mel_stddev": placeholder(float),
+            },
+            "model": {
+                "size": "vit_b",  # vit_ti, vit_s, vit_b, vit_l
+                "width": 0,  # each of these four overrides `size` where it is not 0
+                "depth": 0,
+                "heads": 0,
+                "mlp_dim": 0,
+                "patch": (16, 16),  # of a frame, pixels
+                "spectrogram_patch": (16, 16),  # rows (10 ms each), mel bins
+                "fusion_layer": 8,  # L_f
+                "num_bottlenecks": 4,  # B
+                "stochastic_depth": 0.3,
+                "dtype": "float32",  # or bfloat16
+                "attention": "xla",  # or cudnn
+                "num_classes": placeholder(int),  # None: the labels of the dataset
+            },
+            "loss": {
+                "name": "bce",  # bce: any number of labels per clip; ce: exactly one
+                "label_smoothing": 0.0,
+                "on": "modality",  # each modality's own logits, or mean_logits
+            },
+            "optim": {
+                "name": "sgd",  # or adamw
+                "learning_rate": 0.5,  # for a batch of 64; scaled by batch_size / 64
+                "warmup": 0.05,  # share of the steps in which the rate rises linearly; then a cosine to 0
+                "momentum": 0.9,  # sgd
+                "weight_decay": 0.0,  # adamw; on matrices only
+                "clip_norm": 1.0,  # greatest norm of the gradient; 0 for none
+            },
+            "train": {
+                "batch_size": 64,
+                "epochs": 50.0,
+                "steps": 0,  # overrides `epochs` where it is not 0
+                "log_every": 50,  # steps
+                "eval_every": 0,  # steps; 0 for once, at the end
+                "checkpoint_every": 1000,  # steps
+                "eval_batch_size": 64,
+            },
+        }
+    )
+
+
+def load_config(name: str, overrides: list[str]) -> ConfigDict:
+    """Reads a config file and applies `--config.key=value` flags.
+
+    Args:
+      name: path of a file with `get_config()`, or the name of one in `train/configs`.
+      overrides: the flags.
+
+    Raises:
+      UsageError: the file cannot be read, or a key or value is wrong.
+    """
+    path = _find_config(name)
+    _check_flags(overrides)
+    argv = ["mbt-train", f"--config={path}", *overrides]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        rest = values(argv)[1:]
+        config = holder.value
+        _check_keys(config)
+    except UsageError:
+        raise
+    except Exception as error:  # a config file is code: it can raise anything
+        raise UsageError(f"config {name}: {type(error).__name__}: {_one_line(error)}") from error
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}; a config key is set with --config.key=value")
+    return config
+
+
+def config_names() -> list[str]:
+    """Names of the configs that come with the package."""
+    folder = pathlib.Path(importlib.util.find_spec(CONFIGS_PACKAGE).origin).parent
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def check(config: ConfigDict) -> None:
+    """Cross-checks the values of a config.
+
+    Raises:
+      UsageError: naming the first wrong key.
+    """
+    for key, holds, rule in _rules(config):
+        if not holds:
+            raise UsageError(f"config.{key}={_get(config, key)!r}: must be {rule}")
+
+
+def resolve(config: ConfigDict, manifest: Manifest) -> ConfigDict:
+    """Completes a config from a snapshot: its name, class count and spectrogram statistics, frozen for the run."""
+    config = ConfigDict(config)
+    config.data.snapshot = manifest.snapshot
+    if config.data.mel_mean is None or config.data.mel_stddev is None:
+        split = manifest.splits[config.data.train_split]
+        config.data.mel_mean, config.data.mel_stddev = split.mel_mean, split.mel_stddev
+    if config.model.num_classes is None:
+        config.model.num_classes = len(manifest.labels)
+    if not config.train.steps:
+        records = manifest.splits[config.data.train_split].num_records
+        config.train.steps = max(1, round(config.train.epochs * records / config.train.batch_size))
+    return config
+
+
+def to_json(config: ConfigDict) -> str:
+    """A config as the text of `config.json`."""
+    return json.dumps(config.to_dict(), indent=1) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """Reads `config.json`."""
+    return ConfigDict(_tuples(json.loads(text)))
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """Keys that make two resolved configs different runs, as "key: old -> new"."""
+    before, after = _flat(old), _flat(new)
+    keys = [key for key in sorted(before.keys() | after.keys()) if key not in FREE_KEYS]
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+
+
+def window_frames(config: ConfigDict) -> int:
+    """Length of the window in source frames."""
+    return max(1, round(config.data.seconds * FRAME_RATE_HZ))
+
+
+def mel_rows(config: ConfigDict) -> int:
+    """Length of the window in spectrogram rows."""
+    return max(1, round(config.data.seconds * MEL_ROWS_PER_SECOND))
+
+
+def model_config(config: ConfigDict) -> MBTConfig:
+    """The model that a resolved config describes.
+
+    Raises:
+      UsageError: there is no such model.
+    """
+    model = config.model
+    try:
+        return MBTConfig(
+            modalities=tuple(_modality(config, name) for name in config.modalities),
+            size=_size(model),
+            num_classes=model.num_classes,
+            fusion_layer=model.fusion_layer,
+            num_bottlenecks=model.num_bottlenecks,
+            stochastic_depth=model.stochastic_depth,
+            dtype=model.dtype,
+            attention=model.attention,
+        )
+    except ValueError as error:
+        raise UsageError(f"config.model: {error}") from error
+
+
+def _modality(config: ConfigDict, name: str) -> Modality:
+    data, model = config.data, config.model
+    if name == RGB:
+        return Modality(name=name, shape=(data.frames, data.crop, data.crop), channels=3, patch=tuple(model.patch))
+    shape = (mel_rows(config), MEL_BINS)
+    return Modality(name=name, shape=shape, channels=1, patch=tuple(model.spectrogram_patch))
+
+
+def _size(model: ConfigDict) -> Size:
+    changes = {field.name: model[field.name] for field in dataclasses.fields(Size) if model[field.name]}
+    return dataclasses.replace(SIZES[model.size], **changes)
+
+
+def _rules(config: ConfigDict):
+    """(key, whether it holds, what it must be)."""
+    data, train, optim = config.data, config.train, config.optim
+    names = tuple(config.modalities)
+    known = len(set(names)) == len(names) and set(names) <= {RGB, SPECTROGRAM}
+    yield "modalities", names and known, f"{RGB}, {SPECTROGRAM} or ('{RGB}', '{SPECTROGRAM}')"
+    yield "data.root", data.root, "the folder of a dataset, as in --config.data.root=ROOT"
+    yield "model.size", config.model.size in SIZES, f"one of {', '.join(SIZES)}"
+    yield "loss.name", config.loss.name in ("bce", "ce"), "bce or ce"
+    yield "loss.on", config.loss.on in ("modality", "mean_logits"), "modality or mean_logits"
+    yield "loss.label_smoothing", 0 <= config.loss.label_smoothing < 1, "in [0, 1)"
+    yield "optim.name", optim.name in ("sgd", "adamw"), "sgd or adamw"
+    yield "optim.learning_rate", 0 <= optim.learning_rate < math.inf, "0 or more"
+    yield "optim.warmup", 0 <= optim.warmup <= 1, "in [0, 1]"
+    yield "data.seconds", 0 < data.seconds < math.inf, "positive"
+    yield "data.crop_area", _interval(data.crop_area, 1), "(least, greatest), with 0 < least <= greatest <= 1"
+    yield "data.crop_aspect", _interval(data.crop_aspect, math.inf), "(least, greatest), with 0 < least <= greatest"
+    yield "data.eval_crop", 0 < data.eval_crop <= 1, "in (0, 1]"
+    yield "train.epochs", train.steps or train.epochs > 0, "positive, or train.steps given"
+    for key in ("data.frames", "data.crop", "data.views", "data.readers"):
+        yield key, _get(config, key) > 0, "positive"
+    for key in ("train.batch_size", "train.eval_batch_size", "train.log_every", "train.checkpoint_every"):
+        yield key, _get(config, key) > 0, "positive"
+    for key in ("train.steps", "train.eval_every", "optim.clip_norm"):
+        yield key, _get(config, key) >= 0, "0 or more"
+
+
+def _interval(pair, most: float) -> bool:
+    return len(pair) == 2 and 0 < pair[0] <= pair[1] <= most
+
+
+def _find_config(name: str) -> str:
+    if not name.endswith(".py") and name in config_names():
+        return importlib.util.find_spec(f"{CONFIGS_PACKAGE}.{name}").origin
+    if not pathlib.Path(name).is_file():
+        raise UsageError(f"--config={name}: no such file, nor one of the configs {', '.join(config_names())}")
+    return name
+
+
+def _check_flags(overrides: list[str]) -> None:
+    """Refuses flags for keys that do not exist, naming the nearest that does."""
+    keys = _flat(default_config()).keys()
+    for flag in overrides:
+        key = flag.partition("=")[0].removeprefix("--config.")
+        if flag.startswith("--config.") and key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            hint = f"; did you mean --config.{near[0]}?" if near else "; train/config.py lists all keys"
+            raise UsageError(f"--config.{key}: no such key{hint}")
+
+
+def _check_keys(config: ConfigDict) -> None:
+    """Refuses keys that `default_config` lacks, so that a misspelt one is never silently without effect."""
+    if not isinstance(config, ConfigDict):
+        raise UsageError("get_config() must return an ml_collections.ConfigDict; start from default_config()")
+    ours, theirs = _flat(default_config()), _flat(config)
+    if unknown := sorted(theirs.keys() - ours.keys()):
+        raise UsageError(f"config key {unknown[0]} does not exist; train/config.py lists them all")
+    if missing := sorted(ours.keys() - theirs.keys()):
+        raise UsageError(f"config key {missing[0]} is missing; start from mbt.train.config.default_config()")
+
+
+def _flat(config: ConfigDict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else {prefix + key: value}
+    return flat
+
+
+def _get(config: ConfigDict, key: str):
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _tuples(value):
+    """JSON has no tuples: every list of ours was one."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines) if len(lines) <= 2 else lines[-1]

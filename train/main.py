@@ -1,0 +1,124 @@
+"""`mbt-train`: trains and evaluates MBT on snapshots that `mbt-data` made."""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+TRAIN_HELP = """\
+Trains a model on a snapshot and evaluates it. Run again, the same command goes on from the last checkpoint to
+the same numbers, and a finished run is only reported.
+
+examples:
+  mbt-train train --config=demo --workdir=runs/both --config.data.root=ROOT
+  mbt-train train --config=demo --workdir=runs/sound --config.data.root=ROOT --config.modalities=spectrogram
+  mbt-train train --config=my.py --workdir=runs/mine --config.optim.learning_rate=0.1
+
+A config is a Python file with get_config(), or the name of one that comes with mbt-flax; any of its keys is
+changed with --config.KEY=VALUE. mbt/train/config.py lists all keys, their defaults and what they mean.
+
+in the workdir:
+  config.json      the config with every number that the data decided
+  metrics.jsonl    loss, learning rate, scores; one JSON object a line
+  times.jsonl      speed
+  tensorboard/     the same; tensorboard --logdir=DIR
+  checkpoints/     everything that the next step reads
+  result.json      written when the run is finished
+
+exit status: 0 done, 1 stopped by bad data or a loss that is not finite, 2 a wrong command, 130 interrupted
+"""
+
+EVALUATE_HELP = """\
+Evaluates the newest checkpoint of a run: mAP (mean over classes that have positives), top-1 and top-5.
+The scores are printed and written to DIR/evaluations/SPLIT-Vviews.json.
+
+examples:
+  mbt-train evaluate --workdir=runs/both
+  mbt-train evaluate --workdir=runs/both --split=train --views=1 --json
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells an error in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    args, rest = _parser().parse_known_args(argv)
+    if rest and (args.command != "train" or not rest[0].startswith("--config.")):
+        _parser().error(f"unknown argument {rest[0]}")
+    # TensorFlow only reads data here: no talk of its devices, and the same pixels on every CPU.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    from mbt.train.errors import RunError, UsageError
+
+    try:
+        (_train if args.command == "train" else _evaluate)(args, rest)
+    except (UsageError, RunError) as error:
+        print(f"mbt-train {args.command}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("\nmbt-train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mbt-train", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train = _command(commands, "train", "train a model, or go on with a run", TRAIN_HELP)
+    train.add_argument("--config", required=True, metavar="FILE_OR_NAME", help="e.g. demo, or my_config.py")
+    train.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of the run")
+    evaluate = _command(commands, "evaluate", "score a trained model", EVALUATE_HELP)
+    evaluate.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of the run")
+    evaluate.add_argument("--split", help="of the snapshot; default: the config's data.eval_split")
+    evaluate.add_argument("--views", type=int, help="windows per clip; default: the config's data.views")
+    evaluate.add_argument("--data_root", metavar="ROOT", help="folder of the dataset, where it has moved")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _command(commands, name: str, summary: str, description: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _train(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mbt.train import commands
+
+    result = commands.train(args.config, overrides, args.workdir)
+    _print_table(result)
+
+
+def _evaluate(args: argparse.Namespace, _: list[str]) -> None:
+    from mbt.train import commands
+
+    result = commands.evaluate(args.workdir, split=args.split, views=args.views, root=args.data_root)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        _print_table(result)
+
+
+def _print_table(values: dict) -> None:
+    for name, value in values.items():
+        print(f"{name:14} {_to_text(value)}")
+
+
+def _to_text(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

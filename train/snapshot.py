@@ -1,0 +1,103 @@
+"""A snapshot as the trainer sees it: checked, and addressed by record number."""
+
+import bisect
+import functools
+import itertools
+import os
+import pathlib
+
+import numpy as np
+
+from mbt.schemas import index as index_lib
+from mbt.schemas.manifest import MANIFEST_FILE, FormatError, Manifest, Split
+from mbt.train.errors import RunError, UsageError
+
+SNAPSHOTS = "snapshots"
+
+
+def load_manifest(root: str, name: str) -> Manifest:
+    """Reads the manifest of a snapshot.
+
+    Args:
+      root: folder of the dataset.
+      name: of the snapshot, or "latest" for the one created last.
+
+    Raises:
+      UsageError: there is no such snapshot, or it is damaged.
+    """
+    folder = pathlib.Path(root) / SNAPSHOTS
+    manifests = {path.parent.name: path for path in sorted(folder.glob(f"*/{MANIFEST_FILE}"))}
+    if not manifests:
+        raise UsageError(f"config.data.root={root}: no snapshot there; make one with `mbt-data build --output={root}`")
+    if name == "latest":
+        return max((_read_manifest(path) for path in manifests.values()), key=lambda manifest: manifest.created)
+    if name not in manifests:
+        raise UsageError(f"config.data.snapshot={name}: not in {folder}, which has {', '.join(manifests)}")
+    return _read_manifest(manifests[name])
+
+
+def find_split(manifest: Manifest, key: str, name: str) -> Split:
+    """A split that has records.
+
+    Args:
+      manifest: of the snapshot.
+      key: what asked for it, for the message.
+      name: of the split.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if name not in manifest.splits:
+        raise UsageError(f"{key}={name}: snapshot {manifest.snapshot} has the splits {', '.join(manifest.splits)}")
+    if manifest.splits[name].num_records == 0:
+        raise UsageError(f"{key}={name}: the split has no records in snapshot {manifest.snapshot}")
+    return manifest.splits[name]
+
+
+class Records:
+    """The records of a split, numbered from 0 in the order of the shards."""
+
+    def __init__(self, root: str, split: Split):
+        self._root = pathlib.Path(root)
+        self._shards = [shard for shard in split.shards if shard.num_records]
+        self._ends = list(itertools.accumulate(shard.num_records for shard in self._shards))
+        self._load = functools.cache(self._load_index)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def check_files(self) -> None:
+        """Raises UsageError where a shard or index is missing or of another size."""
+        for shard in self._shards:
+            if _size(self._root / shard.path) != shard.bytes or _size(self._root / shard.index_path) < 0:
+                raise UsageError(f"shard {self._root / shard.path} is missing or not whole; run `mbt-data build` again")
+
+    def locate(self, record: int) -> tuple[str, index_lib.Index, int]:
+        """Path of the shard, its index, and the row of a record in it."""
+        shard = bisect.bisect_right(self._ends, record)
+        first = self._ends[shard] - self._shards[shard].num_records
+        return str(self._root / self._shards[shard].path), self._load(shard), record - first
+
+    def _load_index(self, shard: int) -> index_lib.Index:
+        path = self._root / self._shards[shard].index_path
+        try:
+            index = index_lib.load(np.memmap(path, np.uint8, "r"))
+        except (OSError, ValueError) as error:  # CorruptIndexError, or an empty file, which cannot be mapped
+            raise RunError(f"index {path}: {error}; run `mbt-data build` again") from error
+        if len(index.records) != self._shards[shard].num_records:
+            raise RunError(f"index {path} has {len(index.records)} records, the manifest says otherwise")
+        return index
+
+
+def _read_manifest(path: pathlib.Path) -> Manifest:
+    try:
+        return Manifest.from_json(path.read_text())
+    except (FormatError, OSError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _size(path: pathlib.Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
