@@ -1,29 +1,32 @@
 """CPU seconds of a whole build per 10 s clip, beside a bare ffmpeg command that does the same decoding.
 
-The bare command has the build's own flags and throws its output away; the build adds fetching, spectrogram, record,
-checksums, shard, index and snapshot, and its own start. Bare runs are interleaved with builds, in one run of this
-script, because machines are noisy.
+The bare command has the build's own flags and writes the JPEGs and the PCM to two files; the build adds fetching,
+spectrogram, record, checksums, shard, index and snapshot, and its own start. As many bare commands run at a time as the
+build runs, because two threads of one core slow each other down. They are interleaved with the builds, in one run of
+this script, because machines are noisy.
 
-    python benchmarks/build_cpu.py [--clips=100] [--media=FILE]
+    python benchmarks/build_cpu.py [--clips=200] [--media=FILE]
 """
 
 import argparse
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from mbt.pipeline import decode, ffmpeg
+from mbt.pipeline import decode, ffmpeg, runner
 
 SECONDS = 10
+BARE_ROUNDS = 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, default=100, help="clips in the build (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=200, help="clips in the build (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="builds (default: %(default)s)")
     parser.add_argument("--media", help="a file of at least 10 s (default: a generated one, 640 x 360 H.264 and AAC)")
     arguments = parser.parse_args()
@@ -31,13 +34,15 @@ def main() -> None:
         media = arguments.media or generate(Path(folder) / "clip.mp4")
         bare, builds, starts = [], [], []
         for round_number in range(arguments.rounds):
-            bare += [bare_cpu(media) for _ in range(10)]
+            bare.append(bare_cpu(media, folder))
             starts.append(build_cpu(media, 1, f"{folder}/one-{round_number}") - bare[-1])
             builds.append(build_cpu(media, arguments.clips, f"{folder}/all-{round_number}") / arguments.clips)
-            bare += [bare_cpu(media) for _ in range(10)]
+            shutil.rmtree(f"{folder}/all-{round_number}")
+            bare.append(bare_cpu(media, folder))
     per_clip, baseline = statistics.median(builds), statistics.median(bare)
-    print(f"bare ffmpeg, one pass, one thread: {baseline:.3f} CPU s per {SECONDS} s clip (median of {len(bare)})")
-    print(f"mbt-data build of {arguments.clips} clips:    {per_clip:.3f} CPU s per clip, start included (median of {len(builds)})")
+    runs = f"median of {len(bare)} times {BARE_ROUNDS * runner.cores()}"
+    print(f"bare ffmpeg, one pass, one thread: {baseline:.3f} CPU s per {SECONDS} s clip ({runs})")
+    print(f"mbt-data build, start included:    {per_clip:.3f} CPU s per clip of {arguments.clips}")
     print(f"  of which start and end:          {statistics.median(starts) / arguments.clips:.3f}")
     print(f"ratio {per_clip / baseline:.3f} (goal: at most 1.15)")
 
@@ -52,27 +57,46 @@ def generate(path: Path) -> str:
     return str(path)
 
 
-def bare_cpu(media: str) -> float:
+def bare_cpu(media: str, folder: str) -> float:
+    """CPU seconds of one bare command, as many running at a time as there are cores."""
     words = decode.arguments(media, 0, SECONDS * 1_000_000)
-    command = [ffmpeg.executable(), "-y", *(word.format("/dev/null", "/dev/null") for word in words)]
-    return _cpu_of(command)
+    before, commands = _children_cpu(), 0
+    for _ in range(BARE_ROUNDS):
+        running = []
+        for slot in range(runner.cores()):
+            targets = (f"{folder}/{slot}.mjpeg", f"{folder}/{slot}.pcm")
+            command = [ffmpeg.executable(), "-y", *(word.format(*targets) for word in words)]
+            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        commands += len(running)
+        for process in running:
+            assert process.wait() == 0
+    return (_children_cpu() - before) / commands
 
 
 def build_cpu(media: str, clips: int, output: str) -> float:
+    """CPU seconds of a build from nothing."""
+    words = [f"--annotations={write_annotations(media, clips, output)}", f"--output={output}"]
+    return _cpu_of([sys.executable, "-m", "mbt.pipeline.main", "build", *words])
+
+
+def write_annotations(media: str, clips: int, output: str) -> str:
+    """A CSV that names the same file so many times."""
     annotations = f"{output}.csv"
     with open(annotations, "w", encoding="utf-8") as file:
         file.write("video_path,start,end,label,id\n")
         file.writelines(f"{os.path.abspath(media)},0,{SECONDS},label,{number}\n" for number in range(clips))
-    return _cpu_of(
-        [sys.executable, "-m", "mbt.pipeline.main", "build", f"--annotations={annotations}", f"--output={output}"]
-    )
+    return annotations
 
 
 def _cpu_of(command: list[str]) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = _children_cpu()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return _children_cpu() - before
+
+
+def _children_cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

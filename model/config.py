@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class MBTConfig:
     num_bottlenecks: int = 4
     stochastic_depth: float = 0.0
     dtype: str = "float32"
-    attention: str = "xla"
+    attention: Literal["xla", "cudnn"] = "xla"
 
     def __post_init__(self):
         names = [modality.name for modality in self.modalities]

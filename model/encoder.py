@@ -3,6 +3,8 @@
 B batch, T tokens, D width, N heads, H width of a head.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -23,7 +25,7 @@ class Attention(nnx.Module):
     def __init__(self, config: MBTConfig, *, rngs: nnx.Rngs):
         width, heads = config.size.width, config.size.heads
         inner = (heads, width // heads)
-        options = {
+        options: dict[str, Any] = {
             "dtype": jnp.dtype(config.dtype),
             "kernel_init": nnx.initializers.xavier_uniform(),
             "rngs": rngs,
@@ -45,7 +47,7 @@ class MLP(nnx.Module):
     """Two linear maps with a GELU (tanh form, as the ViT weights expect) between them."""
 
     def __init__(self, config: MBTConfig, *, rngs: nnx.Rngs):
-        options = {
+        options: dict[str, Any] = {
             "dtype": jnp.dtype(config.dtype),
             "kernel_init": nnx.initializers.xavier_uniform(),
             "bias_init": nnx.initializers.normal(1e-6),

@@ -38,4 +38,4 @@ def bottleneck_layer(blocks: Mapping[str, Block], z: Tokens, fsn: jax.Array, key
     both = unimodal_layer(blocks, both, keys)
     lengths = {name: z[name].shape[1] for name in blocks}
     copies = [both[name][:, lengths[name] :] for name in blocks]
-    return {name: both[name][:, : lengths[name]] for name in blocks}, sum(copies) / len(copies)
+    return {name: both[name][:, : lengths[name]] for name in blocks}, jnp.stack(copies).mean(axis=0)

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import hashlib
 import math
 import os
 import re
@@ -68,18 +67,9 @@ def read_csv(path: str, media_root: str) -> Iterator[Row]:
       AnnotationsError: no such file, no header, or a column is missing.
     """
     header = read_header(path)
-    seen: set[bytes] = set()
     for line, text in _lines(path):
-        if line == 1 or not text.strip():
-            continue
-        row = _row(line, text, header, media_root)
-        # Digests, not ids: 2 million ids of any length in a hundred megabytes.
-        digest = hashlib.blake2b(row.clip.id.encode(errors="surrogateescape"), digest_size=12).digest()
-        if not row.reason and digest in seen:
-            row = dataclasses.replace(row, reason="duplicate_id", detail=f"an earlier row has the id {row.clip.id!r}")
-        if not row.reason:
-            seen.add(digest)
-        yield row
+        if line > 1 and text.strip():
+            yield _row(line, text, header, media_root)
 
 
 def read_header(path: str) -> Header:

@@ -41,13 +41,15 @@ _REASONS = (
     (re.compile(r"not in allowed list|not on whitelist"), "format_not_allowed"),
     (re.compile(r"Stream specifier ':?V:0'.* matches no streams"), "no_video"),
     (re.compile(r"Stream specifier ':?a:0'.* matches no streams"), "no_audio"),
+    (re.compile(r"detected only with low score"), "not_media"),  # by its name only
     (re.compile(r"moov atom not found|partial file"), "truncated"),
     (re.compile(r"No such file or directory|Permission denied|Is a directory"), "missing"),
     (re.compile(r"[Nn]o decoder found|Decoder .* not found|unknown codec"), "unknown_codec"),
     (re.compile(r"Error opening input"), "not_media"),
     (re.compile(r"Decode error rate .* exceeds maximum"), "decode_errors"),
 )
-_COMPLAINT = re.compile(r"\[(?:warning|error|fatal|panic)\] ")
+# After the names of components and before any text: titles and the like, which follow [info], are not complaints.
+_COMPLAINT = re.compile(r"(?:\[[^\]]*\] )*?\[(?:warning|error|fatal|panic)\] ")
 _ENCRYPTED = re.compile(r"^\[info\] +Encryption initialization data:|\((?:encv|enca) / ", re.MULTILINE)
 _DURATION = re.compile(r"^\[info\]   Duration: (?:(\d+):(\d\d):(\d\d\.\d+)|N/A)", re.MULTILINE)
 _NOISE = re.compile(r" @ 0x[0-9a-f]+")
@@ -235,7 +237,7 @@ def _whole(frames: list[bytes], samples: np.ndarray, span_us: int, declared_us: 
 
 
 def _failure(returncode: int, log: str) -> UnusableError:
-    complaints = [line for line in log.splitlines() if _COMPLAINT.search(line)]
+    complaints = [line for line in log.splitlines() if _COMPLAINT.match(line)]
     if _ENCRYPTED.search(log):
         return UnusableError("encrypted", "a stream is encrypted")
     for pattern, reason in _REASONS:

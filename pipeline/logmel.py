@@ -34,7 +34,7 @@ def settings() -> dict[str, object]:
         "hop_ms": HOP_MS,
         "fft_length": FFT_LENGTH,
         "mel_bins": MEL_BINS,
-        "mel_scale": "HTK, 2595 log10(1 + f/700), triangles of height 1",
+        "mel_scale": "HTK, 2595 log10(1 + f/700), triangles straight in mel, of height 1",
         "lowest_hz": LOWEST_HZ,
         "highest_hz": HIGHEST_HZ,
         "spectrum": "magnitude, samples in [-1, 1)",
@@ -102,19 +102,18 @@ def _mel(magnitude: np.ndarray) -> np.ndarray:
 
 def _filters() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Per FFT bin its rising and falling weight; per occupied segment its first bin and its number."""
-    hz = np.arange(_FIRST_BIN, FFT_LENGTH // 2) * (SAMPLE_RATE_HZ / FFT_LENGTH)
-    edges = np.linspace(_hertz_to_mel(LOWEST_HZ), _hertz_to_mel(HIGHEST_HZ), MEL_BINS + 2)
-    edges_hz = 700.0 * (10.0 ** (edges / 2595.0) - 1.0)
-    segment = np.clip(np.searchsorted(edges_hz, hz, side="right") - 1, 0, MEL_BINS)
-    rising = (hz - edges_hz[segment]) / (edges_hz[segment + 1] - edges_hz[segment])
+    mel = _hertz_to_mel(np.arange(_FIRST_BIN, FFT_LENGTH // 2) * (SAMPLE_RATE_HZ / FFT_LENGTH))
+    edges = np.linspace(*_hertz_to_mel(np.array([LOWEST_HZ, HIGHEST_HZ])), MEL_BINS + 2)
+    segment = np.clip(np.searchsorted(edges, mel, side="right") - 1, 0, MEL_BINS)
+    rising = (mel - edges[segment]) / (edges[segment + 1] - edges[segment])
     segments, starts = np.unique(segment, return_index=True)
-    # Rounded to 2^-40, so that a last bit of 10^x, which is the C library's, cannot differ from machine to machine.
+    # Rounded to 2^-40: a last bit of the logarithm, which is the C library's, must not differ between machines.
     rising = np.round(rising * 2.0**40) / 2.0**40
     return rising, 1.0 - rising, starts, segments
 
 
-def _hertz_to_mel(hz: float) -> float:
-    return float(2595.0 * np.log10(1.0 + hz / 700.0))
+def _hertz_to_mel(hz: np.ndarray) -> np.ndarray:
+    return 2595.0 * np.log10(1.0 + hz / 700.0)
 
 
 def _log(values: np.ndarray) -> np.ndarray:

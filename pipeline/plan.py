@@ -92,7 +92,36 @@ def clip_table(rows: Iterable[Row], salt: str) -> pa.Table:
             "detail": [row.detail for row in chunk],
         }
         batches.append(pa.RecordBatch.from_pydict(columns, schema=CLIPS))
-    return pa.Table.from_batches(batches, CLIPS)
+    return _without_duplicates(pa.Table.from_batches(batches, CLIPS))
+
+
+def _without_duplicates(table: pa.Table) -> pa.Table:
+    """The table with all but the first valid row of each id made invalid."""
+    keys = table["key"].to_numpy()
+    valid = np.flatnonzero(pc.equal(table["outcome"], Outcome.NOT_TRIED.value).to_numpy())
+    order = valid[np.argsort(keys[valid], kind="stable")]
+    ids, lines = table["id"], table["line"]
+    firsts: dict[int, int] = {}
+    for before, after in zip(*_neighbours_alike(keys, order), strict=True):
+        if ids[before] == ids[after]:  # and not merely the same hash
+            firsts[after] = firsts.get(before, before)
+    if not firsts:
+        return table
+    rows = np.array(sorted(firsts))
+    mask = np.zeros(len(table), bool)
+    mask[rows] = True
+    details = [f"line {lines[firsts[row]]} has the same id, {ids[row].as_py()!r}" for row in rows.tolist()]
+    values = {"outcome": Outcome.INVALID.value, "reason": "duplicate_id", "detail": pa.array(details, pa.string())}
+    for name, value in values.items():
+        filled = pc.replace_with_mask(table[name].combine_chunks(), pa.array(mask), value)
+        table = table.set_column(table.column_names.index(name), name, filled)
+    return table
+
+
+def _neighbours_alike(keys: np.ndarray, order: np.ndarray) -> tuple[list[int], list[int]]:
+    """Rows next to each other in `order` that have the same key."""
+    alike = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+    return order[alike].tolist(), order[alike + 1].tolist()
 
 
 def num_shards(table: pa.Table) -> dict[str, int]:
@@ -125,11 +154,11 @@ def with_shards(table: pa.Table, dataset: Dataset) -> pa.Table:
     modulus = pc.take(counts, pc.index_in(table["split"], value_set=splits)).to_numpy()
     shard = table["key"].to_numpy() % modulus
     table = table.append_column("shard", pa.array(shard.astype(np.int32)))
-    order = pc.sort_indices(
-        table.select(["split", "shard", "key", "id"]),
-        sort_keys=[("split", "ascending"), ("shard", "ascending"), ("key", "ascending"), ("id", "ascending")],
-    )
-    return table.take(order)
+    keys = [(name, "ascending") for name in ("split", "shard", "key", "id")]
+    order = pc.sort_indices(table, sort_keys=keys)
+    # In pieces: one take would need all its working space at once.
+    parts = [table.take(order.slice(first, _CHUNK_ROWS)) for first in range(0, max(1, len(table)), _CHUNK_ROWS)]
+    return pa.concat_tables(parts)
 
 
 def write(table: pa.Table, path: str) -> None:

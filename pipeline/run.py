@@ -8,10 +8,12 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import apache_beam as beam
 import pyarrow as pa
@@ -28,6 +30,8 @@ from mbt.schemas.manifest import DATASET_FILE, Dataset, Manifest
 
 TMP_FOLDER = "tmp"
 _DISK_SLACK_BYTES = 64 << 20
+_ROWS_AT_A_TIME = 65_536
+_INDICES = pa.list_(pa.int32())
 
 
 class RefusedError(Exception):
@@ -110,7 +114,7 @@ class _Build:
         if not dataset.num_shards:
             raise RefusedError(f"{self._options.annotations} holds no valid clip: {_first_reason(invalid)}")
         valid = self._fetched(valid)
-        sorted_plan = _with_record_columns(plan.with_shards(valid, dataset), dataset, self._options.media_root)
+        sorted_plan = with_record_columns(plan.with_shards(valid, dataset), dataset, self._options.media_root)
         tasks = list(plan.tasks(sorted_plan, dataset, datasets.identity(dataset)))
         self._check_disk(sorted_plan, tasks)
         if dataset != existing:
@@ -121,9 +125,8 @@ class _Build:
 
     def _clear_leftovers(self) -> None:
         """Deletes what killed runs left: this process is the only writer."""
-        folder = storage.join(self._root, TMP_FOLDER)
-        if storage.is_local(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        if storage.is_local(self._root):
+            storage.delete_folder(storage.join(self._root, TMP_FOLDER))
 
     def _fetched(self, table: pa.Table) -> pa.Table:
         """The table with outcome, media and digest, after fetching what the ledger does not have."""
@@ -148,7 +151,7 @@ class _Build:
         with contextlib.ExitStack() as stack:
             folder = None
             if local:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mbt-progress-"))
+                folder = stack.enter_context(_progress_folder())
                 stack.enter_context(Bar(folder, num_clips, title))
             yield build.Job(
                 root=self._root,
@@ -201,7 +204,7 @@ class _Build:
             name=self._options.snapshot,
             annotations_sha256=_digest(self._options.annotations),
         )
-        storage.delete(storage.join(self._root, TMP_FOLDER) + "/")
+        storage.delete_folder(storage.join(self._root, TMP_FOLDER))
         num_reused = sum(f"{task.stem}.index" in there for task in tasks)
         return Result(
             manifest=manifest,
@@ -256,21 +259,21 @@ def _looked_up(table: pa.Table, state: pa.Table) -> pa.Table:
     return pa.table({name: pc.if_else(same, pc.fill_null(found[name], ""), "") for name in names})
 
 
-def _with_record_columns(table: pa.Table, dataset: Dataset, media_root: str) -> pa.Table:
+def with_record_columns(table: pa.Table, dataset: Dataset, media_root: str) -> pa.Table:
     """The table with what stands in the records: labels as indices, paths as the user knows them."""
     position = {label: index for index, label in enumerate(dataset.labels)}
-    columns: dict[str, list] = {"label_indices": [], "data_path": [], "media_id": [], "labels": []}
-    for batch in table.select(["labels", "source"]).to_batches():
-        for labels, source in zip(batch["labels"].to_pylist(), batch["source"].to_pylist(), strict=True):
-            ordered = sorted(labels, key=position.__getitem__)
-            columns["labels"].append(ordered)
-            columns["label_indices"].append([position[label] for label in ordered])
-            columns["data_path"].append(data_path(source, media_root))
-            columns["media_id"].append(media_id(source))
+    columns: dict[str, list[pa.Array]] = {name: [] for name in ("labels", "label_indices", "data_path", "media_id")}
+    for batch in table.select(["labels", "source"]).to_batches(_ROWS_AT_A_TIME):
+        labels = [sorted(names, key=position.__getitem__) for names in batch["labels"].to_pylist()]
+        sources = batch["source"].to_pylist()
+        columns["labels"].append(pa.array(labels, pa.list_(pa.string())))
+        columns["label_indices"].append(pa.array([[position[name] for name in names] for names in labels], _INDICES))
+        columns["data_path"].append(pa.array([data_path(source, media_root) for source in sources], pa.string()))
+        columns["media_id"].append(pa.array([media_id(source) for source in sources], pa.string()))
     table = table.drop_columns(["labels"])
-    kinds = {"label_indices": pa.list_(pa.int32()), "labels": pa.list_(pa.string())}
-    for name, values in columns.items():
-        table = table.append_column(name, pa.array(values, kinds.get(name, pa.string())))
+    for name, chunks in columns.items():
+        kind = {"labels": pa.list_(pa.string()), "label_indices": _INDICES}.get(name, pa.string())
+        table = table.append_column(name, pa.chunked_array(chunks, kind))
     return table
 
 
@@ -303,9 +306,36 @@ def _gib(size: int) -> str:
     return f"{size / (1 << 30):.1f}"
 
 
+@contextlib.contextmanager
+def _progress_folder() -> Iterator[str]:
+    """A temporary folder that is gone after an interruption too."""
+    with tempfile.TemporaryDirectory(prefix="mbt-progress-") as folder:
+        _interrupted.append(folder)
+        try:
+            yield folder
+        finally:
+            _interrupted.remove(folder)
+
+
+_interrupted: list[str] = []  # folders to delete when a signal ends the process
+
+
+def _end_at_once(signal_number: int, _: object) -> NoReturn:
+    """Ctrl-C and SIGTERM: threads that wait for a decoder would hold up an orderly end for minutes, to no use.
+
+    Children die with this process, whatever is published is whole, and the next run clears the rest.
+    """
+    for folder in _interrupted:
+        shutil.rmtree(folder, ignore_errors=True)
+    os.write(2, b"\nmbt-data: interrupted; the same command goes on from here\n")
+    os._exit(128 + signal_number)
+
+
 def main(options: BuildOptions) -> int:
     """Runs the build and prints its end; returns the exit status."""
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, _end_at_once)
     try:
         result = run(options)
     except RefusedError as error:
@@ -314,9 +344,6 @@ def main(options: BuildOptions) -> int:
     except IncompleteError as error:
         print(f"mbt-data: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("mbt-data: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
     print(json.dumps(_as_json(result), indent=1) if options.json else _as_text(result, options))
     return 0
 

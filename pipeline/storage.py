@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import uuid
 from typing import BinaryIO
 
@@ -90,8 +91,16 @@ def folders(folder: str) -> list[str]:
     return sorted({path.split("/")[0] for path in below if "/" in path})
 
 
+def delete_folder(path: str) -> None:
+    """Deletes a folder and all that is in it."""
+    if is_local(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        delete(path.rstrip("/") + "/")
+
+
 def delete(*paths: str) -> None:
-    """Deletes files and folders; those that are not there are nobody's concern."""
+    """Deletes files; those that are not there are nobody's concern."""
     for path in paths:
         with contextlib.suppress(BeamIOError, FileNotFoundError):
             FileSystems.delete([path])

@@ -6,10 +6,11 @@ single keys, `--config.optim.learning_rate=0.1`.
 
 import dataclasses
 import difflib
-import importlib.util
 import json
 import math
 import pathlib
+import runpy
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -22,7 +23,7 @@ from mbt.train.errors import UsageError
 
 RGB = "rgb"
 SPECTROGRAM = "spectrogram"
-CONFIGS_PACKAGE = "mbt.train.configs"
+CONFIGS_FOLDER = pathlib.Path(__file__).parent / "configs"
 # A run may go on with other values of these: they change where and how fast, never a number.
 FREE_KEYS = ("data.root", "data.readers", "train.log_every", "train.checkpoint_every")
 
@@ -103,26 +104,25 @@ def load_config(name: str, overrides: list[str]) -> ConfigDict:
     """
     path = _find_config(name)
     _check_flags(overrides)
-    argv = ["mbt-train", f"--config={path}", *overrides]
+    argv = ["mbt-train", *overrides]
     values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
-        rest = values(argv)[1:]
-        config = holder.value
+        config = _read_file(path)
         _check_keys(config)
+        holder = config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        rest = values(argv)[1:]
     except UsageError:
         raise
     except Exception as error:  # a config file is code: it can raise anything
         raise UsageError(f"config {name}: {type(error).__name__}: {_one_line(error)}") from error
     if rest:
-        raise UsageError(f"unexpected argument {rest[0]!r}; a config key is set with --config.key=value")
-    return config
+        raise UsageError(f"unexpected argument {rest[0]!r}; a config key is set with --config.KEY=VALUE")
+    return holder.value
 
 
 def config_names() -> list[str]:
     """Names of the configs that come with the package."""
-    folder = pathlib.Path(importlib.util.find_spec(CONFIGS_PACKAGE).origin).parent
-    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+    return sorted(path.stem for path in CONFIGS_FOLDER.glob("*.py") if path.stem != "__init__")
 
 
 def check(config: ConfigDict) -> None:
@@ -245,11 +245,19 @@ def _interval(pair, most: float) -> bool:
 
 
 def _find_config(name: str) -> str:
-    if not name.endswith(".py") and name in config_names():
-        return importlib.util.find_spec(f"{CONFIGS_PACKAGE}.{name}").origin
+    if name in config_names():
+        return str(CONFIGS_FOLDER / f"{name}.py")
     if not pathlib.Path(name).is_file():
         raise UsageError(f"--config={name}: no such file, nor one of the configs {', '.join(config_names())}")
     return name
+
+
+def _read_file(path: str) -> ConfigDict:
+    """What `get_config()` of a file returns. (config_flags would load the file in a way that Python has deprecated.)"""
+    names = runpy.run_path(path)
+    if "get_config" not in names:
+        raise UsageError(f"{path} does not define get_config()")
+    return names["get_config"]()
 
 
 def _check_flags(overrides: list[str]) -> None:
@@ -257,7 +265,9 @@ def _check_flags(overrides: list[str]) -> None:
     keys = _flat(default_config()).keys()
     for flag in overrides:
         key = flag.partition("=")[0].removeprefix("--config.")
-        if flag.startswith("--config.") and key not in keys:
+        if flag.startswith("--") and not flag.startswith("--config."):
+            raise UsageError(f"unknown argument {flag}; a config key is set with --config.KEY=VALUE")
+        if flag.startswith("--") and key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
             hint = f"; did you mean --config.{near[0]}?" if near else "; train/config.py lists all keys"
             raise UsageError(f"--config.{key}: no such key{hint}")
@@ -274,8 +284,8 @@ def _check_keys(config: ConfigDict) -> None:
         raise UsageError(f"config key {missing[0]} is missing; start from mbt.train.config.default_config()")
 
 
-def _flat(config: ConfigDict, prefix: str = "") -> dict:
-    flat = {}
+def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else {prefix + key: value}
     return flat

@@ -49,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     args, rest = _parser().parse_known_args(argv)
-    if rest and (args.command != "train" or not rest[0].startswith("--config.")):
+    if rest and args.command != "train":
         _parser().error(f"unknown argument {rest[0]}")
     # TensorFlow only reads data here: no talk of its devices, and the same pixels on every CPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     except (UsageError, RunError) as error:
         print(f"mbt-train {args.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except OSError as error:  # a full disk, a folder that went away
+        print(f"mbt-train {args.command}: {error}; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nmbt-train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

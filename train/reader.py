@@ -153,5 +153,6 @@ def _read_steps(file: int, pieces: np.ndarray, where: str) -> list[np.ndarray]:
 
 def _checked(data: bytes, piece: np.void, where: str) -> bytes:
     if google_crc32c.value(data) != piece["crc32c"]:
-        raise RunError(f"{where}: bytes at {piece['offset']} do not match their checksum; run `mbt-data build` again")
+        place = f"bytes at {piece['offset']} do not match their checksum"
+        raise RunError(f"{where}: {place}; delete the shard and run `mbt-data build` again")
     return data

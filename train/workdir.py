@@ -22,7 +22,7 @@ def read_config(workdir: pathlib.Path) -> ConfigDict | None:
     path = workdir / CONFIG_FILE
     try:
         return from_json(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error

@@ -2,7 +2,8 @@
 
     mbt-train train --config=demo --workdir=DIR --config.data.root=ROOT
 
-Expected time: about a minute on 2 CPU cores.
+Expected time on 2 CPU cores: 50 s with both modalities, half of it with one. Expected result on held-out clips:
+top-1 of 1.0 with both, 0.25 with one, which is all that one sense can tell.
 """
 
 from mbt.train.config import default_config
@@ -23,5 +24,5 @@ def get_config():
     )
     config.loss.name = "ce"
     config.optim.update(name="adamw", learning_rate=1e-3, weight_decay=0.05, warmup=0.1)
-    config.train.update(batch_size=32, steps=200, log_every=10, checkpoint_every=100)
+    config.train.update(batch_size=32, steps=200, log_every=10, eval_every=50, checkpoint_every=100)
     return config

@@ -1,0 +1,64 @@
+"""Time and peak memory of planning 2 million rows: from the CSV to sorted rows, shard fingerprints and tasks.
+
+python benchmarks/planning.py [--rows=2000000]
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+
+from mbt.pipeline import plan, run
+from mbt.pipeline.annotations import read_csv
+from mbt.schemas.manifest import Dataset
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=2_000_000, help="(default: %(default)s)")
+    rows = parser.parse_args().rows
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clips.csv"
+        write(path, rows)
+        started = time.perf_counter()
+        table = plan.clip_table(read_csv(str(path), "/media"), "salt")
+        read = time.perf_counter()
+        shards = plan.num_shards(table)
+        dataset = Dataset(
+            name="d", num_shards=shards, salt="salt", labels=tuple(plan.labels_of(table)), encoder={}, canary=""
+        )
+        planned = run.with_record_columns(plan.with_shards(found(table), dataset), dataset, "/media")
+        plan.write(planned, str(Path(folder) / "plan.parquet"))
+        tasks = sum(1 for _ in plan.tasks(planned, dataset, "identity"))
+        done = time.perf_counter()
+    print(f"the table of rows: {table.nbytes >> 20} MiB, the plan: {planned.nbytes >> 20} MiB")
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{rows} rows: read in {read - started:.1f} s, planned into {tasks} shards in {done - read:.1f} s")
+    print(f"peak memory {peak_mib:.0f} MiB (goal: under 1024)")
+
+
+def write(path: Path, rows: int) -> None:
+    """In the form of AudioSet: ids of 11 characters, two labels of 527."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("video_path,start,end,label,split,id\n")
+        for row in range(rows):
+            start = row % 300
+            labels = f"/m/{row % 527:05d};/m/{row * 7 % 527:05d}"
+            name = f"{row:011x}_{start:06d}"
+            file.write(f"{name[:2]}/{name}.mp4,{start},{start + 10},{labels},unbalanced_train,{name}\n")
+
+
+def found(table: pa.Table) -> pa.Table:
+    """As if all media were there."""
+    count = len(table)
+    table = table.drop_columns(["outcome", "reason", "detail"])
+    for name, value in (("outcome", "ok"), ("reason", ""), ("detail", ""), ("media", "/media/x"), ("digest", "0" * 64)):
+        table = table.append_column(name, pa.repeat(value, count))
+    return table
+
+
+if __name__ == "__main__":
+    main()

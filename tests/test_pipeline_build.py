@@ -1,0 +1,530 @@
+"""`mbt-data build`, as a user runs it: real processes on real media."""
+
+import collections
+import csv
+import fcntl
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from mbt.pipeline import ffmpeg, ledger, plan
+from mbt.schemas import index as shard_index
+from mbt.schemas.example import KEYS
+from mbt.schemas.manifest import Dataset, Manifest
+from mbt.schemas.tfrecord import read_records
+
+
+def digests(root: Path, pattern: str = "*") -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "shards").glob(pattern)}
+
+
+def newest(root: Path) -> Manifest:
+    manifests = [Manifest.from_json(path.read_text()) for path in root.glob("snapshots/*/manifest.json")]
+    return max(manifests, key=lambda manifest: manifest.created)
+
+
+def read_shard(path: Path) -> list[bytes]:
+    with open(path, "rb") as file:
+        return list(read_records(file))
+
+
+def clip_rows(root: Path) -> dict[str, dict]:
+    """By id; rows without one by line."""
+    rows = pq.read_table(root / "snapshots" / newest(root).snapshot / "clips.parquet").to_pylist()
+    return {row["id"] or f"line {row['line']}": row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def built(mbt_data, write_csv, clip_folder, six_rows, tmp_path_factory) -> Path:
+    """A dataset of the six clips, 2 shards a split; the CSV is `clips.csv` in its parent."""
+    folder = tmp_path_factory.mktemp("built")
+    write_csv(folder / "clips.csv", six_rows)
+    done = build(mbt_data, folder, clip_folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
+
+
+def build(mbt_data, folder: Path, media_root: Path, *words: str, output: str = "out", **options):
+    required = [f"--annotations={folder}/clips.csv", f"--media_root={media_root}", f"--output={folder}/{output}"]
+    return mbt_data("build", *required, "--num_shards=2", *words, **options)
+
+
+def test_layout_on_disk(built):
+    dataset = Dataset.from_json((built / "dataset.json").read_text())
+    manifest = newest(built)
+    assert dataset.num_shards == {"train": 2, "test": 2} and manifest.labels == ("all", "even", "odd")
+    assert not (built / "tmp").exists()
+    for name, split in manifest.splits.items():
+        assert split.num_records == split.num_clips == (4 if name == "train" else 2)
+        for number, shard in enumerate(split.shards):
+            assert shard.path == f"shards/{name}-{number:05d}-of-00002-{shard.fingerprint}.tfrecord"
+            records = read_shard(built / shard.path)
+            assert len(records) == shard.num_records
+            assert (built / shard.path).stat().st_size == shard.bytes
+            index = shard_index.load((built / shard.index_path).read_bytes())
+            for place, payload in enumerate(records):
+                row = index.records[place]
+                assert (built / shard.path).read_bytes()[row["offset"] :][: row["length"]] == payload
+    rows = clip_rows(built)
+    assert rows["clip-0"]["outcome"] == "ok" and rows["clip-0"]["labels"] == ["all", "even"]
+
+
+def test_encoder_settings_are_all_in_dataset_json(built):
+    encoder = json.loads((built / "dataset.json").read_text())["encoder"]
+    assert encoder["decode"]["frame_rate_hz"] == 25 and encoder["decode"]["shorter_side"] == 256
+    assert encoder["logmel"]["mel_bins"] == 128 and encoder["logmel"]["hop_ms"] == 10
+    assert "scale" in " ".join(encoder["decode"]["ffmpeg_arguments"])
+    assert encoder["ffmpeg"].startswith("n")
+
+
+def test_plain_tensorflow_reads_the_shards(built):
+    files = sorted(str(path) for path in (built / "shards").glob("*.tfrecord"))
+    seen = []
+    for payload in tf.data.TFRecordDataset(files):
+        example = tf.train.SequenceExample.FromString(payload.numpy())
+        named = set(example.context.feature) | set(example.feature_lists.feature_list)
+        assert named == {key.name for key in KEYS}
+        frames = example.feature_lists.feature_list["image/encoded"].feature
+        assert [len(tf.io.decode_jpeg(frame.bytes_list.value[0]).shape) for frame in frames] == [3] * 25
+        assert len(example.feature_lists.feature_list["melspec/feature/floats"].feature) == 1
+        seen.append(example.context.feature["example/id"].bytes_list.value[0].decode())
+    assert sorted(seen) == [f"clip-{number}" for number in range(6)]
+
+
+def test_again_builds_nothing(built, mbt_data, clip_folder):
+    before = {path: path.stat().st_mtime_ns for path in (built / "shards").iterdir()}
+    done = build(mbt_data, built.parent, clip_folder, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["new"], result["shards_built"], result["shards_reused"]) == (False, 0, 4)
+    assert {path: path.stat().st_mtime_ns for path in (built / "shards").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "env"),
+    [
+        (("--direct_num_workers=1",), {}),
+        (("--direct_running_mode=multi_processing", "--direct_num_workers=2"), {}),
+        (("--direct_running_mode=multi_threading", "--direct_num_workers=2"), {"OPENBLAS_NUM_THREADS": "1"}),
+        ((), {"OPENBLAS_NUM_THREADS": "2", "PATH": "/nowhere"}),
+    ],
+)
+def test_bytes_do_not_depend_on_workers_threads_or_path(built, mbt_data, clip_folder, tmp_path, flags, env):
+    shutil.copy(built.parent / "clips.csv", tmp_path)
+    command = str(Path(sys.executable).with_name("mbt-data"))
+    words = [f"--annotations={tmp_path}/clips.csv", f"--media_root={clip_folder}", f"--output={tmp_path}/out"]
+    done = subprocess.run(
+        [command, "build", *words, "--num_shards=2", *flags],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "out") == digests(built)
+
+
+def wrapper(path: Path, text: str) -> Path:
+    """An executable shell script; `$FFMPEG` is the embedded ffmpeg."""
+    path.write_text(f"#!/bin/sh\nFFMPEG={ffmpeg.executable()}\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_cpu_flags_before_ours_change_nothing(built, mbt_data, clip_folder, tmp_path):
+    shutil.copy(built.parent / "clips.csv", tmp_path)
+    program = wrapper(tmp_path / "ffmpeg", 'exec "$FFMPEG" -cpuflags -avx2 "$@"')
+    done = build(mbt_data, tmp_path, clip_folder, f"--ffmpeg={program}")
+    assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "out") == digests(built)
+
+
+def test_the_canary_refuses_other_bytes(built, mbt_data, clip_folder, tmp_path):
+    """An ffmpeg of the same version whose sound comes out by other instructions."""
+    program = wrapper(
+        tmp_path / "ffmpeg",
+        'for word; do shift; case "$word" in -avx512icl*) word=-avx512icl;; esac; set -- "$@" "$word"; done\n'
+        'exec "$FFMPEG" "$@"',
+    )
+    before = digests(built)
+    done = build(mbt_data, built.parent, clip_folder, f"--ffmpeg={program}")
+    if "fma" in Path("/proc/cpuinfo").read_text():
+        assert done.returncode == 2 and "canary" in done.stderr
+    assert digests(built) == before
+
+
+@pytest.fixture
+def own_copy(built, clip_folder, tmp_path):
+    """A dataset of its own, to change: (folder with clips.csv and out/, media folder)."""
+    shutil.copytree(built.parent, tmp_path / "own")
+    shutil.copytree(clip_folder, tmp_path / "media")
+    return tmp_path / "own", tmp_path / "media"
+
+
+@pytest.mark.parametrize("change", ["start", "label", "file"])
+def test_one_corrected_row_rebuilds_exactly_its_shard(own_copy, mbt_data, write_csv, make_media, six_rows, change):
+    folder, media = own_copy
+    assert build(mbt_data, folder, media).returncode == 0  # another media root, the same relative paths and bytes
+    before = digests(folder / "out")
+    rows = [dict(row) for row in six_rows]
+    if change == "start":
+        rows[2]["start"] = 0.2
+    elif change == "label":
+        rows[2]["label"] = "odd"
+    else:
+        make_media(media / "2.mp4", audio="sine=frequency=2000")
+    write_csv(folder / "clips.csv", rows)
+    done = build(mbt_data, folder, media, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["shards_built"], result["shards_reused"]) == (1, 3)
+    after = digests(folder / "out")
+    assert set(before.items()) < set(after.items()) and len(after) == len(before) + 2
+    from_nothing = build(mbt_data, folder, media, output="fresh")
+    assert from_nothing.returncode == 0, from_nothing.stderr
+    current = {
+        name
+        for split in newest(folder / "out").splits.values()
+        for shard in split.shards
+        for name in shard_names(shard)
+    }
+    assert {name: after[name] for name in current} == digests(folder / "fresh")
+
+
+def shard_names(shard) -> tuple[str, str]:
+    return os.path.basename(shard.path), os.path.basename(shard.index_path)
+
+
+def test_a_media_root_elsewhere_gives_the_same_bytes(own_copy, mbt_data, built):
+    folder, media = own_copy
+    shutil.rmtree(folder / "out")
+    assert build(mbt_data, folder, media).returncode == 0
+    assert digests(folder / "out") == digests(built)
+
+
+def test_a_decode_that_times_out_once_is_tried_again(own_copy, mbt_data, built):
+    """The third decode of the run (the first two are canaries) hangs; the shard is whole all the same."""
+    folder, media = own_copy
+    shutil.rmtree(folder / "out")
+    text = f'case "$*" in *2.mp4*) if mkdir "{folder}/hung" 2>/dev/null; then sleep 600; fi;; esac\nexec "$FFMPEG" "$@"'
+    program = wrapper(folder / "ffmpeg", text)
+    done = build(mbt_data, folder, media, f"--ffmpeg={program}", "--clip_time_limit=2")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "hung").exists()
+    assert digests(folder / "out") == digests(built)
+
+
+def test_a_decode_that_always_times_out_publishes_no_snapshot(own_copy, mbt_data, built):
+    folder, media = own_copy
+    shutil.rmtree(folder / "out")
+    program = wrapper(folder / "ffmpeg", 'case "$*" in *2.mp4*) exec sleep 600;; esac\nexec "$FFMPEG" "$@"')
+    done = build(mbt_data, folder, media, f"--ffmpeg={program}", "--clip_time_limit=1")
+    assert done.returncode == 1 and "clip-2" in done.stderr and "run the same command again" in done.stderr
+    assert not (folder / "out" / "snapshots").exists()
+    assert set(digests(folder / "out").items()) < set(digests(built).items())
+    assert build(mbt_data, folder, media).returncode == 0
+    assert digests(folder / "out") == digests(built)
+
+
+def test_every_bad_input_has_a_reason_and_the_rest_is_built(mbt_data, write_csv, make_media, clip_folder, tmp_path):
+    media = tmp_path / "media"
+    shutil.copytree(clip_folder, media)
+    whole = make_media(media / "whole.mp4", seconds=6, options=("-movflags", "+faststart")).read_bytes()
+    make_media(media / "mute.mp4", audio=None)
+    make_media(media / "blind.mp4", video=None)
+    make_media(media / "8k.mkv", size="7680x4320", seconds=0.04)
+    (media / "empty.mp4").touch()
+    (media / "text.mp4").write_text("<html>not found</html>")
+    (media / "cut.mp4").write_bytes(whole[: len(whole) // 3])
+    (media / "folder.mp4").mkdir()
+    good = {"start": 0, "end": 1, "label": "a", "colour": "red"}
+    names = ["whole", "mute", "blind", "8k", "empty", "text", "cut", "folder", "none"]
+    ends = collections.defaultdict(lambda: 1, cut=6)
+    files = {name: f"{name}.mkv" if name == "8k" else f"{name}.mp4" for name in names}
+    rows = [good | {"id": name, "video_path": files[name], "end": ends[name]} for name in names]
+    rows += [good | {"id": name, "video_path": "0.mp4"} for name in ("-q0_x", "../../x", "-rf", "a" * 300, "whole")]
+    rows.append(good | {"id": "late", "video_path": "1.mp4", "start": 50, "end": 51})
+    write_csv(tmp_path / "clips.csv", rows)
+    done = build(mbt_data, tmp_path, media)
+    assert done.returncode == 0, done.stderr
+    assert "columns not used: colour" in done.stdout
+    lost = {
+        (row["id"], row["line"]): row["reason"] for row in clip_rows_list(tmp_path / "out") if row["outcome"] != "ok"
+    }
+    assert lost == {
+        ("mute", 3): "no_audio",
+        ("blind", 4): "no_video",
+        ("8k", 5): "too_many_pixels",
+        ("empty", 6): "empty",
+        ("text", 7): "not_media",
+        ("cut", 8): "truncated",
+        ("folder", 9): "not_a_file",
+        ("none", 10): "missing",
+        ("whole", 15): "duplicate_id",
+        ("late", 16): "start_past_end",
+    }
+    kept = {row["id"] for row in clip_rows_list(tmp_path / "out") if row["outcome"] == "ok"}
+    assert kept == {"whole", "-q0_x", "../../x", "-rf", "a" * 300}
+    assert {path.name for path in tmp_path.iterdir()} == {"clips.csv", "media", "out"}
+
+
+def clip_rows_list(root: Path) -> list[dict]:
+    return pq.read_table(root / "snapshots" / newest(root).snapshot / "clips.parquet").to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--annotations=none.csv", "--output=o"], "--annotations=none.csv: no such file"),
+        (["--output=o"], "--annotations"),
+        (["--annotations=clips.csv", "--output=o", "--num_shard=2"], "num_shard"),
+        (["--annotations=clips.csv", "--output=o", "--num_shards=0"], "num_shards"),
+        (["--annotations=clips.csv", "--output=o", "--num_shards=two"], "num_shards"),
+        (["--annotations=clips.csv", "--output=o", "--media_root=none"], "--media_root=none: no such folder"),
+        (["--annotations=clips.csv", "--output=o", "--direct_num_workers=x"], "direct_num_workers"),
+        (["--annotations=clips.csv", "--output=o", "--ffmpeg=/none"], "--ffmpeg=/none"),
+        (["--annotations=clips.csv", "--output=o", "--ffmpeg=/bin/true"], "is not ffmpeg"),
+        (["--annotations=clips.csv", "--output=o", "--name=../x"], "--name"),
+        (["--annotations=bad.csv", "--output=o"], "no column start"),
+        (["--annotations=headeronly.csv", "--output=o"], "no valid clip"),
+        (["--annotations=clips.csv", "--output=full"], "holds no dataset"),
+        (["--annotations=clips.csv", "--output=clips.csv"], "is not a folder"),
+        (["--annotations=clips.csv", "--output=other"], "holds the dataset 'other'"),
+        (["--annotations=clips.csv", "--output=damaged"], "is not JSON"),
+        (["--annotations=clips.csv", "--output=o", "stray"], "stray"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_one_line(mbt_data, built, tmp_path, words, message):
+    shutil.copy(built.parent / "clips.csv", tmp_path)
+    (tmp_path / "bad.csv").write_text("video_path,label\n")
+    (tmp_path / "headeronly.csv").write_text("video_path,start,end,label\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    for name, text in (("other", (built / "dataset.json").read_text().replace('"clips"', '"other"')), ("damaged", "{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dataset.json").write_text(text)
+    before = sorted(tmp_path.rglob("*"))
+    done = mbt_data("build", *words, cwd=tmp_path)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert message in line and done.stdout == ""
+    written = set(tmp_path.rglob("*")) - set(before)
+    assert {path.name for path in written} <= {"o", ".writer"}
+
+
+def test_a_second_writer_is_refused_naming_the_first(mbt_data, built, clip_folder):
+    with open(built / ".writer", "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = build(mbt_data, built.parent, clip_folder)
+    assert done.returncode == 2 and "is being written by process" in done.stderr
+
+
+def test_another_shard_count_is_refused(mbt_data, built, clip_folder):
+    words = [f"--annotations={built.parent}/clips.csv", f"--media_root={clip_folder}", f"--output={built}"]
+    done = mbt_data("build", *words, "--num_shards=4")
+    assert done.returncode == 2 and "fixed" in done.stderr
+
+
+def test_too_little_disk_is_said_before(mbt_data, write_csv, clip_folder, tmp_path):
+    """A million clips of five minutes: more than any disk here; nothing of it is built."""
+    rows = [{"video_path": "0.mp4", "start": k, "end": k + 299, "label": "a", "id": k} for k in range(5000)]
+    write_csv(tmp_path / "clips.csv", rows)
+    if shutil.disk_usage(tmp_path).free > 5000 * 299 * plan.BYTES_PER_SECOND:
+        pytest.skip("this disk would hold it")
+    done = build(mbt_data, tmp_path, clip_folder)
+    assert done.returncode == 2 and "GiB free" in done.stderr
+    assert not (tmp_path / "out" / "shards").exists() and not (tmp_path / "out" / "dataset.json").exists()
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)]
+
+
+def start_build(folder: Path, media: Path, *flags: str) -> subprocess.Popen:
+    words = [f"--annotations={folder}/clips.csv", f"--media_root={media}", f"--output={folder}/out", "--num_shards=2"]
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("mbt-data"), "build", *words, *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "this should have happened by now"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("flags", [(), ("--direct_running_mode=multi_processing", "--direct_num_workers=2")])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_and_run_again(own_copy, mbt_data, built, flags, how):
+    """A clip that hangs holds the build in its middle; then the process is killed."""
+    folder, media = own_copy
+    shutil.rmtree(folder / "out")
+    text = f'case "$*" in *2.mp4*) touch "{folder}/reached"; sleep 600;; esac\nexec "$FFMPEG" "$@"'
+    program = wrapper(folder / "ffmpeg", text)
+    running = start_build(folder, media, f"--ffmpeg={program}", *flags)
+    wait_for((folder / "reached").exists)
+    processes = family(psutil.Process(running.pid))
+    assert len(processes) >= 3
+    running.send_signal(how)
+    status = running.wait(60)
+    wait_for(
+        lambda: not [process for process in processes if process.is_running() and process.status() != "zombie"], 20
+    )
+    if how == signal.SIGINT:
+        assert status == 130
+    assert not (folder / "out" / "snapshots").exists()
+    survivors = digests(folder / "out", "*.tfrecord")
+    assert set(survivors.items()) <= set(digests(built).items())
+    done = build(mbt_data, folder, media)
+    assert done.returncode == 0, done.stderr
+    assert digests(folder / "out") == digests(built)
+    assert not (folder / "out" / "tmp").exists()
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments(own_copy, mbt_data, built):
+    folder, media = own_copy
+    shutil.rmtree(folder / "out")
+    for attempt in range(8):
+        running = start_build(folder, media)
+        time.sleep(1.5 + 0.35 * attempt)
+        processes = family(psutil.Process(running.pid)) if running.poll() is None else []
+        running.kill()
+        running.wait()
+        wait_for(lambda: not [p for p in processes if p.is_running() and p.status() != "zombie"], 20)  # noqa: B023
+        for path in folder.glob("out/shards/*.tfrecord"):
+            read_shard(path)
+    assert build(mbt_data, folder, media).returncode == 0
+    assert digests(folder / "out") == digests(built)
+
+
+def test_workers_never_import_tensorflow(built, clip_folder, tmp_path):
+    code = (
+        "import sys; from mbt.pipeline.main import main; "
+        f"assert main(['build', '--annotations={built.parent}/clips.csv', '--media_root={clip_folder}', "
+        f"'--output={tmp_path}/out']) == 0; "
+        "heavy = {'tensorflow', 'jax', 'flax', 'torch', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Serves `files` of the server; other paths are status codes or misbehaviour."""
+
+    def do_GET(self):
+        name = self.path.strip("/")
+        self.server.requests.append(name)
+        body = self.server.files.get(name)
+        if body is not None:
+            self._send(200, len(body), body)
+        elif name == "short":
+            self._send(200, 1000, b"x" * 10)
+        elif name == "huge":
+            self._send(200, 10 << 30, b"x")
+        elif name == "loop":
+            self.send_response(301)
+            self.send_header("Location", "/loop")
+            self.end_headers()
+        else:
+            self._send(int(name), 0, b"")
+
+    def _send(self, status: int, length: int, body: bytes):
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
+        running.files, running.requests = {}, []
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def test_urls_are_fetched_once_and_their_failures_named(mbt_data, write_csv, clip_folder, server, tmp_path):
+    server.files = {"good.mp4": (clip_folder / "0.mp4").read_bytes(), "page.mp4": b"<html>sorry</html>"}
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+    names = ["good.mp4", "page.mp4", "404", "410", "403", "429", "500", "short", "huge", "loop"]
+    rows = [{"video_path": f"{base}/{name}", "start": 0, "end": 0.5, "label": "a", "id": name} for name in names]
+    rows.append(rows[0] | {"id": "second half", "start": 0.5, "end": 1})
+    rows.append(rows[0] | {"id": "nobody", "video_path": "http://127.0.0.1:1/x.mp4"})
+    write_csv(tmp_path / "clips.csv", rows)
+    done = build(mbt_data, tmp_path, tmp_path)
+    assert done.returncode == 0, done.stderr
+    ends = {row["id"]: (row["outcome"], row["reason"]) for row in clip_rows_list(tmp_path / "out")}
+    assert ends == {
+        "good.mp4": ("ok", ""),
+        "second half": ("ok", ""),
+        "page.mp4": ("unusable", "not_media"),
+        "404": ("gone", "http_404"),
+        "410": ("gone", "http_410"),
+        "403": ("blocked", "http_403"),
+        "429": ("blocked", "http_429"),
+        "500": ("transient", "http_500"),
+        "short": ("transient", "cut_short"),
+        "huge": ("unusable", "too_large"),
+        "loop": ("transient", "redirect_loop"),
+        "nobody": ("transient", "connection"),
+    }
+    assert collections.Counter(server.requests)["good.mp4"] == 1
+    assert not list((tmp_path / "out").rglob("*.part"))
+    assert len(list((tmp_path / "out" / "media").rglob("*.*"))) == 2
+    # Again, with the server well: only what may have changed is asked for.
+    server.requests.clear()
+    server.files["500"] = server.files["good.mp4"]
+    assert build(mbt_data, tmp_path, tmp_path).returncode == 0
+    asked = set(server.requests)
+    assert "500" in asked and not asked & {"good.mp4", "404", "410", "page.mp4"}
+    assert clip_rows(tmp_path / "out")["500"]["outcome"] == "ok"
+    state = {row["clip_id"]: row["outcome"] for row in ledger.state(str(tmp_path / "out")).to_pylist()}
+    assert state["500"] == "ok" and state["404"] == "gone"
+
+
+def test_shared_collection(mbt_data, shared, write_csv, tmp_path):
+    """All 133 files, whole, 10 s at most: each a record or a reason, and all clips of av/ are records."""
+    with open(shared / "clips" / "index.csv", encoding="utf-8") as file:
+        entries = list(csv.DictReader(file))
+    lengths = {entry["file"]: min(float(entry["duration_s"] or 10), 10) or 10 for entry in entries}
+    rows = [
+        {"video_path": name, "start": 0, "end": seconds, "label": name.split("/")[0], "id": name}
+        for name, seconds in lengths.items()
+    ]
+    write_csv(tmp_path / "clips.csv", rows)
+    done = build(mbt_data, tmp_path, shared / "clips")
+    assert done.returncode == 0, done.stderr
+    found = clip_rows(tmp_path / "out")
+    assert len(found) == len(entries)
+    assert all(row["outcome"] == "ok" or row["reason"] for row in found.values())
+    assert sum(row["outcome"] == "ok" for row in found.values()) >= 75
+    for shard in newest(tmp_path / "out").splits["train"].shards:
+        index = shard_index.load((tmp_path / "out" / shard.index_path).read_bytes())
+        for clip_id, record in zip(index.ids, index.records, strict=True):
+            if clip_id.startswith("av/"):
+                assert abs(int(record["num_frames"]) - round(25 * lengths[clip_id])) <= 1
+                assert abs(int(record["num_mel_rows"]) - 100 * lengths[clip_id]) <= 1
+    assert {name for name in lengths if name.startswith("av/")} <= {
+        name for name, row in found.items() if row["outcome"] == "ok"
+    }

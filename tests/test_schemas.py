@@ -1,0 +1,111 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mbt.schemas import index as shard_index
+from mbt.schemas import tfrecord
+from mbt.schemas.clip import num_frames, num_mel_rows
+from mbt.schemas.manifest import Dataset, FormatError, Manifest, Shard, Split, mean_and_stddev
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5))
+def test_tfrecord_roundtrip(payloads):
+    file = b"".join(before + payload + after for payload in payloads for before, after in [tfrecord.frame(payload)])
+    assert list(tfrecord.read_records(io.BytesIO(file))) == payloads
+
+
+@given(st.binary(min_size=1, max_size=50), st.data())
+def test_tfrecord_notices_every_flipped_byte_and_every_cut(payload, data):
+    before, after = tfrecord.frame(payload)
+    file = bytearray(before + payload + after)
+    place = data.draw(st.integers(0, len(file) - 1))
+    with pytest.raises(tfrecord.CorruptRecordError):
+        list(tfrecord.read_records(io.BytesIO(file[:place] if place else file[:5])))
+    file[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(tfrecord.CorruptRecordError):
+        list(tfrecord.read_records(io.BytesIO(file)))
+
+
+def small_index() -> shard_index.Index:
+    records = np.zeros(2, shard_index.RECORD)
+    records["first_piece"], records["num_frames"], records["num_steps"] = [0, 3], [2, 1], [1, 2]
+    records["first_label"], records["num_labels"] = [0, 1], [1, 2]
+    return shard_index.Index(
+        records=records,
+        pieces=np.array([(place, 10, place) for place in range(6)], shard_index.PIECE),
+        labels=np.array([7, 8, 9], np.int32),
+        ids=("a", "b\u00e9"),
+        absent=({"id": "c", "outcome": "unusable", "reason": "no_audio", "detail": ""},),
+        mel_sum=1.5,
+        mel_sum_of_squares=2.5,
+        shard_bytes=99,
+        shard_crc32c=0xFFFFFFFF,
+    )
+
+
+def test_index_roundtrip_finds_each_records_pieces():
+    index = shard_index.load(shard_index.dump(small_index()))
+    assert index.frames(1)["offset"].tolist() == [3]
+    assert index.steps(0)["offset"].tolist() == [2]
+    assert index.steps(1)["offset"].tolist() == [4, 5]
+    assert index.record_labels(1).tolist() == [8, 9]
+    assert (index.ids, index.absent) == (small_index().ids, small_index().absent)
+    assert (index.mel_sum, index.mel_sum_of_squares, index.shard_bytes, index.shard_crc32c) == (
+        1.5,
+        2.5,
+        99,
+        0xFFFFFFFF,
+    )
+
+
+@given(st.data())
+def test_index_notices_damage(data):
+    file = bytearray(shard_index.dump(small_index()))
+    place = data.draw(st.integers(0, len(file) - 1))
+    with pytest.raises(shard_index.CorruptIndexError):
+        shard_index.load(bytes(file[:place]))
+    file[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(shard_index.CorruptIndexError):
+        shard_index.load(bytes(file))
+
+
+def test_manifest_and_dataset_roundtrip_and_refuse_other_versions():
+    shard = Shard(path="a", index_path="b", num_records=1, bytes=2, crc32c="0", index_crc32c="1", fingerprint="f")
+    split = Split(shards=(shard,), num_clips=2, num_records=1, lost={"gone/http_404": 1}, mel_mean=0.5, mel_stddev=2.0)
+    manifest = Manifest(
+        dataset="d",
+        snapshot="s",
+        parent=None,
+        created="2026-01-01T00:00:00+00:00",
+        labels=("x", "y"),
+        splits={"train": split},
+        annotations_sha256="0",
+        tool_versions={"numpy": "2"},
+    )
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    dataset = Dataset(name="d", num_shards={"train": 4}, salt="d", labels=("x",), encoder={"a": 1}, canary="c")
+    assert Dataset.from_json(dataset.to_json()) == dataset
+    with pytest.raises(FormatError, match="format version"):
+        Manifest.from_json(manifest.to_json().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(FormatError, match="lacks name"):
+        Dataset.from_json(dataset.to_json().replace('"name"', '"nom"'))
+    with pytest.raises(FormatError, match="not JSON"):
+        Manifest.from_json("{")
+
+
+@given(st.integers(1, 10**9))
+def test_counts_are_the_rounded_products(duration_us):
+    assert abs(num_frames(duration_us) - max(1, duration_us * 25 / 1e6)) <= 0.5 + 1e-9 or num_frames(duration_us) == 1
+    assert (
+        abs(num_mel_rows(duration_us) - max(1, duration_us * 100 / 1e6)) <= 0.5 + 1e-9 or num_mel_rows(duration_us) == 1
+    )
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=50))
+def test_mean_and_stddev(values):
+    mean, stddev = mean_and_stddev(sum(values), sum(value * value for value in values), len(values))
+    assert mean == pytest.approx(np.mean(values), abs=1e-6)
+    assert stddev == pytest.approx(np.std(values), abs=1e-5) or np.std(values) < 1e-5

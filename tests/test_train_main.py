@@ -1,0 +1,204 @@
+"""`mbt-train` from end to end on a small snapshot, killed and resumed too."""
+
+import io
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbt.schemas.fakes import FakeClip, write_snapshot
+from mbt.train.main import main
+
+SMALL = [
+    "--config.data.seconds=0.4",
+    "--config.data.frames=2",
+    "--config.data.crop=16",
+    "--config.model.width=16",
+    "--config.model.depth=2",
+    "--config.model.heads=2",
+    "--config.model.mlp_dim=16",
+    "--config.model.fusion_layer=1",
+    "--config.model.stochastic_depth=0.5",
+    "--config.train.batch_size=4",
+    "--config.train.eval_batch_size=3",
+    "--config.train.steps=12",
+    "--config.train.log_every=1",
+    "--config.train.eval_every=4",
+    "--config.train.checkpoint_every=5",
+]
+KILLED_AFTER_STEP_8 = """
+import os, signal, sys
+from mbt.train import main, metrics
+log = metrics.Metrics.train
+def log_and_die(self, step, values):
+    log(self, step, values)
+    if step == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+metrics.Metrics.train = log_and_die
+main.main(sys.argv[1:])
+"""
+
+
+def fake_clip(number: int) -> FakeClip:
+    random = np.random.default_rng(number)
+    file = io.BytesIO()
+    Image.fromarray(random.integers(0, 255, (20, 24, 3), np.uint8)).save(file, "JPEG")
+    mel = random.normal(-5, 2, (80, 128)).astype(np.float32)
+    return FakeClip(id=f"clip-{number}", jpegs=[file.getvalue()] * 20, size=(20, 24), mel=mel, labels=(number % 3,))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> pathlib.Path:
+    root = tmp_path_factory.mktemp("dataset")
+    clips = [fake_clip(number) for number in range(11)]
+    write_snapshot(root, {"train": clips[:7], "test": clips[7:]}, ("a", "b", "c"))
+    return root
+
+
+def train_command(root, workdir, *flags: str) -> list[str]:
+    return ["train", "--config=demo", f"--workdir={workdir}", f"--config.data.root={root}", *SMALL, *flags]
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("runs") / "straight"
+    assert main(train_command(root, workdir)) == 0
+    return workdir
+
+
+def lines(workdir: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_its_config_metrics_and_result(finished):
+    assert [line["step"] for line in lines(finished) if line["kind"] == "train"] == list(range(1, 13))
+    evaluations = [line for line in lines(finished) if line["kind"] == "eval"]
+    assert [line["step"] for line in evaluations] == [4, 8, 12]
+    result = json.loads((finished / "result.json").read_text())
+    assert {name: result[name] for name in ("map", "top1", "top5", "clips")} == {
+        name: evaluations[-1][name] for name in ("map", "top1", "top5", "clips")
+    }
+    assert result["clips"] == 4
+    assert result["parameters"] > 0
+    config = json.loads((finished / "config.json").read_text())
+    assert config["data"]["snapshot"] == "first"
+    assert config["data"]["mel_mean"] == pytest.approx(-5, abs=0.1)
+    assert "seconds" not in lines(finished)[0]
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(root, finished, tmp_path):
+    workdir = tmp_path / "killed"
+    command = train_command(root, workdir)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AFTER_STEP_8, *command], check=False, capture_output=True, text=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert lines(workdir)[-1]["step"] == 8
+    assert main(command) == 0
+    assert (workdir / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+
+
+def test_a_finished_run_is_only_reported(root, finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert main(train_command(root, finished)) == 0
+    output = capsys.readouterr()
+    assert "already trained" in output.err
+    assert "top1" in output.out
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_evaluate_repeats_the_runs_own_scores(finished, capsys):
+    assert main(["evaluate", f"--workdir={finished}", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["step"] == 12
+    expected = json.loads((finished / "result.json").read_text())
+    assert all(result[name] == expected[name] for name in ("map", "top1", "top5", "clips", "split", "views"))
+    assert json.loads((finished / "evaluations" / "test-2views.json").read_text()) == result
+
+
+@pytest.mark.parametrize("modality", ["rgb", "spectrogram"])
+def test_one_modality(root, tmp_path, modality):
+    flags = [f"--config.modalities={modality}", "--config.train.steps=2", "--config.loss.name=bce"]
+    assert main(train_command(root, tmp_path / "run", *flags, "--config.optim.name=sgd")) == 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_not_saved(root, tmp_path, capsys):
+    flags = ["--config.optim.learning_rate=1e30", "--config.optim.warmup=0", "--config.optim.clip_norm=0"]
+    assert main(train_command(root, tmp_path / "run", "--config.optim.name=sgd", *flags)) == 1
+    assert "the loss is" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_damaged_data_ends_the_run_in_one_line(tmp_path, capsys):
+    write_snapshot(tmp_path / "data", {"train": [fake_clip(0)]}, ("a", "b", "c"), num_shards=1)
+    (shard,) = tmp_path.glob("data/shards/*.tfrecord")
+    shard.write_bytes(bytes(len(shard.read_bytes())))
+    assert main(train_command(tmp_path / "data", tmp_path / "run", "--config.data.eval_split=")) == 1
+    assert "clip clip-0" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.data.root=/no/such/place"], "no snapshot there"),
+        (["--config.data.snapshot=second"], "which has first"),
+        (["--config.data.eval_split=valid"], "has the splits train, test"),
+        (["--config.model.num_classes=2"], "has 3 labels"),
+        (["--config.model.heads=5"], "not a multiple"),
+        (["--config.sede=5"], "did you mean --config.seed?"),
+        (["--sede=5"], "unknown argument --sede=5"),
+        (["--config.seed=1", "--sede=5"], "sede"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_writes_nothing(root, tmp_path, capsys, flags, message):
+    try:
+        status = main(train_command(root, tmp_path / "run", *flags))
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_config_in_the_same_workdir_is_refused(root, finished, capsys):
+    assert main(train_command(root, finished, "--config.seed=1")) == 2
+    assert "another config (seed: 0 -> 1)" in capsys.readouterr().err
+
+
+def test_a_second_writer_is_refused(root, tmp_path, capsys):
+    from mbt.train.workdir import locked
+
+    with locked(tmp_path / "run"):
+        assert main(train_command(root, tmp_path / "run")) == 2
+    assert "another mbt-train is writing there" in capsys.readouterr().err
+
+
+def test_an_unwritable_workdir_is_refused(root, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(train_command(root, tmp_path / "file" / "run")) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_evaluate_without_a_run_is_refused(tmp_path, capsys):
+    assert main(["evaluate", f"--workdir={tmp_path}"]) == 2
+    assert "no run there" in capsys.readouterr().err
+
+
+def test_help_is_quick():
+    start = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, "-m", "mbt.train.main", "train", "--help"], check=True, capture_output=True, text=True
+    )
+    assert "examples:" in result.stdout
+    # Under 1 s by itself; beside other tests processors are shared.
+    assert time.perf_counter() - start < 5
+    heavy = "import sys, mbt.train.main; print({'jax', 'tensorflow', 'absl', 'numpy'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", heavy], text=True).strip() == "set()"
