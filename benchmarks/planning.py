@@ -20,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000, help="(default: %(default)s)")
     rows = parser.parse_args().rows
+    pa.set_memory_pool(pa.system_memory_pool())  # as `mbt-data` does
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clips.csv"
         write(path, rows)
@@ -30,11 +31,13 @@ def main() -> None:
         dataset = Dataset(
             name="d", num_shards=shards, salt="salt", labels=tuple(plan.labels_of(table)), encoder={}, canary=""
         )
-        planned = run.with_record_columns(plan.with_shards(found(table), dataset), dataset, "/media")
+        table_mib, columns = table.nbytes >> 20, found(table)
+        del table
+        planned = run.with_label_indices(plan.with_shards(columns, dataset), dataset)
         plan.write(planned, str(Path(folder) / "plan.parquet"))
-        tasks = sum(1 for _ in plan.tasks(planned, dataset, "identity"))
+        tasks = sum(1 for _ in plan.tasks(planned, dataset, "identity", "/media"))
         done = time.perf_counter()
-    print(f"the table of rows: {table.nbytes >> 20} MiB, the plan: {planned.nbytes >> 20} MiB")
+    print(f"the table of rows: {table_mib} MiB, the plan: {planned.nbytes >> 20} MiB")
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{rows} rows: read in {read - started:.1f} s, planned into {tasks} shards in {done - read:.1f} s")
     print(f"peak memory {peak_mib:.0f} MiB (goal: under 1024)")
@@ -51,13 +54,12 @@ def write(path: Path, rows: int) -> None:
             file.write(f"{name[:2]}/{name}.mp4,{start},{start + 10},{labels},unbalanced_train,{name}\n")
 
 
-def found(table: pa.Table) -> pa.Table:
-    """As if all media were there."""
-    count = len(table)
-    table = table.drop_columns(["outcome", "reason", "detail"])
-    for name, value in (("outcome", "ok"), ("reason", ""), ("detail", ""), ("media", "/media/x"), ("digest", "0" * 64)):
-        table = table.append_column(name, pa.repeat(value, count))
-    return table
+def found(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """The columns, as if all media were there."""
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    for name, value in (("outcome", "ok"), ("reason", ""), ("detail", ""), ("media", ""), ("digest", "0" * 32)):
+        columns[name] = pa.chunked_array([pa.repeat(value, len(table))])
+    return columns
 
 
 if __name__ == "__main__":

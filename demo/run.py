@@ -167,7 +167,7 @@ def run(program: str, *arguments: str) -> None:
     print(f"$ {shlex.join([program, *arguments])}", flush=True)
     status = subprocess.run([program, *arguments], check=False).returncode
     if status:
-        sys.exit(f"the demo ends here: that command failed with status {status}; what it said is above")
+        sys.exit(f"\nthat command failed with status {status}; the same `make demo` tries again from here")
 
 
 def heading(text: str) -> None:

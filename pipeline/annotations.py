@@ -25,7 +25,12 @@ class AnnotationsError(ValueError):
 
 
 class _InvalidRowError(ValueError):
-    """One row is wrong: (reason, detail)."""
+    """One row is wrong."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,7 +136,7 @@ def _row(line: int, text: str, header: Header, media_root: str) -> Row:
     try:
         return Row(line=line, clip=_clip(values, media_root))
     except _InvalidRowError as error:
-        return _invalid(line, *error.args, values)
+        return _invalid(line, error.reason, error.detail, values)
 
 
 def _clip(values: dict[str, str], media_root: str) -> Clip:

@@ -40,6 +40,7 @@ class Job:
       work: folder of this run's temporary files, below `root`.
       run: number of the run.
       dataset_name: as it stands in the records.
+      media_root: what paths in the records are relative to.
       canary: expected digest of the canary's record.
       ffmpeg_path: the ffmpeg to run, or None for the embedded one.
       threads: clips decoded at a time by a worker process.
@@ -52,6 +53,7 @@ class Job:
     work: str
     run: int
     dataset_name: str
+    media_root: str
     canary: str
     ffmpeg_path: str | None
     threads: int
@@ -157,6 +159,7 @@ class BuildShards(_Worker):
         self._builder = Builder(
             root=self._job.root,
             dataset_name=self._job.dataset_name,
+            media_root=self._job.media_root,
             program=program,
             threads=self._job.threads,
             time_limit_s=self._job.time_limit_s,

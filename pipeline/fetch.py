@@ -59,6 +59,19 @@ def is_url(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
+def data_path(source: str, media_root: str) -> str:
+    """What a record says of its source: its path below the media root, its whole path elsewhere, or its URL."""
+    if is_url(source):
+        return source
+    below = os.path.relpath(source, media_root)
+    return source if below.split(os.sep)[0] == os.pardir else below
+
+
+def media_id(source: str) -> str:
+    """The stem of the file's name."""
+    return os.path.splitext(os.path.basename(source.partition("?")[0] if is_url(source) else source))[0]
+
+
 def fetch(source: str, root: str) -> Fetched:
     """Gets the media of a source, once; never raises for what the source is or does."""
     try:

@@ -103,7 +103,8 @@ def _mel(magnitude: np.ndarray) -> np.ndarray:
 def _filters() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Per FFT bin its rising and falling weight; per occupied segment its first bin and its number."""
     mel = _hertz_to_mel(np.arange(_FIRST_BIN, FFT_LENGTH // 2) * (SAMPLE_RATE_HZ / FFT_LENGTH))
-    edges = np.linspace(*_hertz_to_mel(np.array([LOWEST_HZ, HIGHEST_HZ])), MEL_BINS + 2)
+    lowest, highest = _hertz_to_mel(np.array([LOWEST_HZ, HIGHEST_HZ]))
+    edges = np.linspace(lowest, highest, MEL_BINS + 2)
     segment = np.clip(np.searchsorted(edges, mel, side="right") - 1, 0, MEL_BINS)
     rising = (mel - edges[segment]) / (edges[segment + 1] - edges[segment])
     segments, starts = np.unique(segment, return_index=True)

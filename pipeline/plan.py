@@ -17,13 +17,14 @@ from apache_beam.io.filesystems import FileSystems
 
 from mbt.pipeline import storage
 from mbt.pipeline.annotations import Row
+from mbt.pipeline.fetch import data_path, media_id
 from mbt.schemas.clip import MICROSECONDS, Outcome
 from mbt.schemas.manifest import Dataset
 
 SHARD_BYTES = 256 << 20
 BYTES_PER_SECOND = 600_000  # of a record, at 455 x 256; docs/performance.md
 ROW_GROUP_ROWS = 4096  # a worker that wants 30 rows reads a megabyte
-_CHUNK_ROWS = 65_536
+_CHUNK_ROWS = 16_384
 
 CLIPS = pa.schema(
     [
@@ -147,18 +148,28 @@ def labels_of(table: pa.Table) -> list[str]:
     return sorted(names)
 
 
-def with_shards(table: pa.Table, dataset: Dataset) -> pa.Table:
-    """The valid rows with their shard, in the order in which they stand in the shards."""
+def with_shards(columns: dict[str, pa.ChunkedArray], dataset: Dataset) -> pa.Table:
+    """The valid rows with their shard, in the order in which they stand in the shards.
+
+    Args:
+      columns: of the rows; taken out one by one, so that no two copies of all of them exist at a time.
+      dataset: says how many shards a split has.
+    """
     splits = pa.array(list(dataset.num_shards))
     counts = pa.array(list(dataset.num_shards.values()), pa.uint64())
-    modulus = pc.take(counts, pc.index_in(table["split"], value_set=splits)).to_numpy()
-    shard = table["key"].to_numpy() % modulus
-    table = table.append_column("shard", pa.array(shard.astype(np.int32)))
-    keys = [(name, "ascending") for name in ("split", "shard", "key", "id")]
-    order = pc.sort_indices(table, sort_keys=keys)
-    # In pieces: one take would need all its working space at once.
-    parts = [table.take(order.slice(first, _CHUNK_ROWS)) for first in range(0, max(1, len(table)), _CHUNK_ROWS)]
-    return pa.concat_tables(parts)
+    modulus = pc.take(counts, pc.index_in(columns["split"], value_set=splits)).to_numpy()
+    shard = columns["key"].to_numpy() % modulus
+    columns["shard"] = pa.chunked_array([pa.array(shard.astype(np.int32))])
+    sorted_by = ("split", "shard", "key", "id")
+    order = pc.sort_indices(
+        pa.table({name: columns[name] for name in sorted_by}), sort_keys=[(name, "ascending") for name in sorted_by]
+    )
+    del columns["key"]
+    ordered = {}
+    for name in list(columns):
+        ordered[name] = columns.pop(name).take(order)
+        pa.default_memory_pool().release_unused()  # else the old column's pages stay with the process
+    return pa.table(ordered)
 
 
 def write(table: pa.Table, path: str) -> None:
@@ -177,13 +188,14 @@ def read_rows(path: str, first_row: int, num_rows: int) -> list[dict]:
     return table.slice(first_row % ROW_GROUP_ROWS, num_rows).to_pylist()
 
 
-def tasks(table: pa.Table, dataset: Dataset, identity: str) -> Iterator[Task]:
+def tasks(table: pa.Table, dataset: Dataset, identity: str, media_root: str) -> Iterator[Task]:
     """One task per shard of every split, empty shards too.
 
     Args:
       table: the sorted plan.
       dataset: says how many shards a split has.
       identity: digest of everything but the clips that decides a shard's bytes.
+      media_root: what paths in the records are relative to.
     """
     ranges = _shard_ranges(table)
     for split in sorted(dataset.num_shards):
@@ -191,7 +203,7 @@ def tasks(table: pa.Table, dataset: Dataset, identity: str) -> Iterator[Task]:
         for shard in range(total):
             first, count = ranges.get((split, shard), (0, 0))
             digest = hashlib.sha256(f"{identity}\n{split}\n{shard}\n{total}\n".encode())
-            for line in _record_inputs(table.slice(first, count)):
+            for line in _record_inputs(table.slice(first, count), media_root):
                 digest.update(line)
             yield Task(
                 split=split,
@@ -215,9 +227,11 @@ def _shard_ranges(table: pa.Table) -> dict[tuple[str, int], tuple[int, int]]:
     return ranges
 
 
-def _record_inputs(rows: pa.Table) -> Iterator[bytes]:
+def _record_inputs(rows: pa.Table, media_root: str) -> Iterator[bytes]:
     """What each record of these rows is made from, as a line of JSON."""
-    names = ["id", "data_path", "media_id", "start_us", "end_us", "label_indices", "labels", "digest"]
+    names = ["id", "start_us", "end_us", "label_indices", "labels", "digest"]
     present = rows.filter(pc.equal(rows["outcome"], Outcome.OK.value)) if len(rows) else rows
-    for row in present.select(names).to_pylist():
-        yield json.dumps([row[name] for name in names], ensure_ascii=True).encode() + b"\n"
+    for row in present.select([*names, "source"]).to_pylist():
+        source = row["source"]
+        inputs = [data_path(source, media_root), media_id(source), *(row[name] for name in names)]
+        yield json.dumps(inputs, ensure_ascii=True).encode() + b"\n"

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from mbt.pipeline import build, canary, fetch, ffmpeg, ledger, plan, runner, snapshot, storage
+from mbt.pipeline import build, canary, ffmpeg, ledger, plan, runner, snapshot, storage
 from mbt.pipeline import dataset as datasets
 from mbt.pipeline.annotations import AnnotationsError, read_csv, read_header
 from mbt.pipeline.options import BuildOptions
@@ -30,7 +30,8 @@ from mbt.schemas.manifest import DATASET_FILE, Dataset, Manifest
 
 TMP_FOLDER = "tmp"
 _DISK_SLACK_BYTES = 64 << 20
-_ROWS_AT_A_TIME = 65_536
+_ROWS_AT_A_TIME = 16_384
+_NAMES = pa.list_(pa.string())
 _INDICES = pa.list_(pa.int32())
 
 
@@ -99,10 +100,7 @@ class _Build:
         self._clear_leftovers()
         existing = datasets.read(self._root)
         salt = existing.salt if existing else self._options.name
-        rows = itertools.islice(read_csv(self._options.annotations, self._options.media_root), self._options.limit)
-        table = plan.clip_table(rows, salt)
-        is_valid = pc.equal(table["outcome"], Outcome.NOT_TRIED.value)
-        invalid, valid = table.filter(pc.invert(is_valid)), table.filter(is_valid)
+        valid, invalid = self._read(salt)
         dataset = datasets.begin_or_extend(
             existing,
             valid,
@@ -113,9 +111,10 @@ class _Build:
         )
         if not dataset.num_shards:
             raise RefusedError(f"{self._options.annotations} holds no valid clip: {_first_reason(invalid)}")
-        valid = self._fetched(valid)
-        sorted_plan = with_record_columns(plan.with_shards(valid, dataset), dataset, self._options.media_root)
-        tasks = list(plan.tasks(sorted_plan, dataset, datasets.identity(dataset)))
+        columns = self._fetched(valid)
+        del valid
+        sorted_plan = with_label_indices(plan.with_shards(columns, dataset), dataset)
+        tasks = list(plan.tasks(sorted_plan, dataset, datasets.identity(dataset), self._options.media_root))
         self._check_disk(sorted_plan, tasks)
         if dataset != existing:
             storage.write(storage.join(self._root, DATASET_FILE), dataset.to_json().encode())
@@ -128,8 +127,15 @@ class _Build:
         if storage.is_local(self._root):
             storage.delete_folder(storage.join(self._root, TMP_FOLDER))
 
-    def _fetched(self, table: pa.Table) -> pa.Table:
-        """The table with outcome, media and digest, after fetching what the ledger does not have."""
+    def _read(self, salt: str) -> tuple[pa.Table, pa.Table]:
+        """The valid and the invalid rows."""
+        rows = itertools.islice(read_csv(self._options.annotations, self._options.media_root), self._options.limit)
+        table = plan.clip_table(rows, salt)
+        is_valid = pc.equal(table["outcome"], Outcome.NOT_TRIED.value)
+        return table.filter(is_valid), table.filter(pc.invert(is_valid))
+
+    def _fetched(self, table: pa.Table) -> dict[str, pa.ChunkedArray]:
+        """The columns with outcome, media and digest, after fetching what the ledger does not have."""
         asked = _with_known(table, ledger.state(self._root))
         path = storage.join(self._work, "fetch.parquet")
         plan.write(asked.take(pc.sort_indices(asked["source"])), path)
@@ -151,13 +157,14 @@ class _Build:
         with contextlib.ExitStack() as stack:
             folder = None
             if local:
-                folder = stack.enter_context(_progress_folder())
+                folder = self._progress_folder(title, stack)
                 stack.enter_context(Bar(folder, num_clips, title))
             yield build.Job(
                 root=self._root,
                 work=self._work,
                 run=self._run,
                 dataset_name=self._options.name,
+                media_root=self._options.media_root,
                 canary=canary.digest(self._program),
                 ffmpeg_path=self._options.ffmpeg,
                 threads=runner.threads_per_worker(self._beam_options),
@@ -165,6 +172,13 @@ class _Build:
                 launcher=os.getpid() if local else None,
                 progress=folder,
             )
+
+    def _progress_folder(self, title: str, stack: contextlib.ExitStack) -> str:
+        if not storage.is_local(self._root):
+            return stack.enter_context(tempfile.TemporaryDirectory(prefix="mbt-progress-"))
+        folder = storage.join(self._work, f"progress-{title}")
+        os.makedirs(folder)
+        return folder
 
     def _shard_names(self) -> set[str]:
         return set(storage.sizes(storage.join(self._root, snapshot.SHARDS)))
@@ -239,15 +253,16 @@ def _with_known(table: pa.Table, state: pa.Table) -> pa.Table:
     )
 
 
-def _with_outcomes(table: pa.Table, state: pa.Table) -> pa.Table:
+def _with_outcomes(table: pa.Table, state: pa.Table) -> dict[str, pa.ChunkedArray]:
     known = _looked_up(table, state)
-    table = table.drop_columns(["outcome", "reason", "detail"])
-    for name in ("outcome", "reason", "detail", "media", "digest"):
-        column = known[name]
-        if name == "outcome":
-            column = pc.if_else(pc.equal(column, ""), Outcome.NOT_TRIED.value, column)
-        table = table.append_column(name, column)
-    return table
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    for name in ("outcome", "reason", "detail", "media"):
+        columns[name] = known[name]
+    columns["outcome"] = pc.if_else(pc.equal(known["outcome"], ""), Outcome.NOT_TRIED.value, known["outcome"])
+    # Local media lie where the source says; half of the digest is as good, and both are millions of long strings.
+    columns["media"] = pc.if_else(pc.equal(known["media"], table["source"]), "", known["media"])
+    columns["digest"] = pc.utf8_slice_codeunits(known["digest"], 0, 32)
+    return columns
 
 
 def _looked_up(table: pa.Table, state: pa.Table) -> pa.Table:
@@ -259,35 +274,16 @@ def _looked_up(table: pa.Table, state: pa.Table) -> pa.Table:
     return pa.table({name: pc.if_else(same, pc.fill_null(found[name], ""), "") for name in names})
 
 
-def with_record_columns(table: pa.Table, dataset: Dataset, media_root: str) -> pa.Table:
-    """The table with what stands in the records: labels as indices, paths as the user knows them."""
+def with_label_indices(table: pa.Table, dataset: Dataset) -> pa.Table:
+    """The table with labels as indices too, ascending, and the names in the same order."""
     position = {label: index for index, label in enumerate(dataset.labels)}
-    columns: dict[str, list[pa.Array]] = {name: [] for name in ("labels", "label_indices", "data_path", "media_id")}
-    for batch in table.select(["labels", "source"]).to_batches(_ROWS_AT_A_TIME):
-        labels = [sorted(names, key=position.__getitem__) for names in batch["labels"].to_pylist()]
-        sources = batch["source"].to_pylist()
-        columns["labels"].append(pa.array(labels, pa.list_(pa.string())))
-        columns["label_indices"].append(pa.array([[position[name] for name in names] for names in labels], _INDICES))
-        columns["data_path"].append(pa.array([data_path(source, media_root) for source in sources], pa.string()))
-        columns["media_id"].append(pa.array([media_id(source) for source in sources], pa.string()))
-    table = table.drop_columns(["labels"])
-    for name, chunks in columns.items():
-        kind = {"labels": pa.list_(pa.string()), "label_indices": _INDICES}.get(name, pa.string())
-        table = table.append_column(name, pa.chunked_array(chunks, kind))
-    return table
-
-
-def data_path(source: str, media_root: str) -> str:
-    """The path relative to the media root, the whole path where it lies elsewhere, or the URL."""
-    if fetch.is_url(source):
-        return source
-    below = os.path.relpath(source, media_root)
-    return source if below.split(os.sep)[0] == os.pardir else below
-
-
-def media_id(source: str) -> str:
-    """The file's stem."""
-    return os.path.splitext(os.path.basename(source.partition("?")[0] if fetch.is_url(source) else source))[0]
+    names, indices = [], []
+    for batch in table.select(["labels"]).to_batches(_ROWS_AT_A_TIME):
+        labels = [sorted(row, key=position.__getitem__) for row in batch["labels"].to_pylist()]
+        names.append(pa.array(labels, _NAMES))
+        indices.append(pa.array([[position[name] for name in row] for row in labels], _INDICES))
+    table = table.set_column(table.column_names.index("labels"), "labels", pa.chunked_array(names, _NAMES))
+    return table.append_column("label_indices", pa.chunked_array(indices, _INDICES))
 
 
 def _first_reason(invalid: pa.Table) -> str:
@@ -306,27 +302,11 @@ def _gib(size: int) -> str:
     return f"{size / (1 << 30):.1f}"
 
 
-@contextlib.contextmanager
-def _progress_folder() -> Iterator[str]:
-    """A temporary folder that is gone after an interruption too."""
-    with tempfile.TemporaryDirectory(prefix="mbt-progress-") as folder:
-        _interrupted.append(folder)
-        try:
-            yield folder
-        finally:
-            _interrupted.remove(folder)
-
-
-_interrupted: list[str] = []  # folders to delete when a signal ends the process
-
-
 def _end_at_once(signal_number: int, _: object) -> NoReturn:
     """Ctrl-C and SIGTERM: threads that wait for a decoder would hold up an orderly end for minutes, to no use.
 
     Children die with this process, whatever is published is whole, and the next run clears the rest.
     """
-    for folder in _interrupted:
-        shutil.rmtree(folder, ignore_errors=True)
     os.write(2, b"\nmbt-data: interrupted; the same command goes on from here\n")
     os._exit(128 + signal_number)
 
@@ -334,6 +314,7 @@ def _end_at_once(signal_number: int, _: object) -> NoReturn:
 def main(options: BuildOptions) -> int:
     """Runs the build and prints its end; returns the exit status."""
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    pa.set_memory_pool(pa.system_memory_pool())  # gives back what a big table leaves, which the default pool keeps
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, _end_at_once)
     try:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mbt.pipeline import storage
 from mbt.pipeline.decode import UnusableError, decode
+from mbt.pipeline.fetch import data_path, media_id
 from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.record import Context, Record, encode
@@ -33,6 +34,7 @@ class Builder:
     Attributes:
       root: of the dataset.
       dataset_name: as it stands in the records.
+      media_root: what paths in the records are relative to.
       program: the ffmpeg to run.
       threads: clips decoded at a time.
       time_limit_s: of one clip's decoding.
@@ -41,6 +43,7 @@ class Builder:
 
     root: str
     dataset_name: str
+    media_root: str
     program: str
     threads: int
     time_limit_s: float
@@ -130,13 +133,13 @@ class Builder:
                     future.cancel()
 
     def _record(self, row: dict) -> Record | UnusableError:
-        path = row["media"] if os.path.isabs(row["media"]) else storage.join(self.root, row["media"])
+        path = storage.join(self.root, row["media"]) if row["media"] else row["source"]
         for remaining in reversed(range(TRIES)):
             try:
                 decoded = decode(
                     path, row["start_us"], row["end_us"], program=self.program, time_limit_s=self.time_limit_s
                 )
-                return encode(_context(self.dataset_name, row), decoded)
+                return encode(self._context(row), decoded)
             except UnusableError as error:
                 if error.reason == _VANISHED:
                     raise WorkerTroubleError(f"{path} was there when the build began, and is not any more") from error
@@ -147,6 +150,17 @@ class Builder:
                 if not remaining:
                     raise WorkerTroubleError(f"clip {row['id']!r} ({path}): {error}, {TRIES} times") from error
         raise AssertionError("unreachable")
+
+    def _context(self, row: dict) -> Context:
+        return Context(
+            id=row["id"],
+            dataset_name=self.dataset_name,
+            media_id=media_id(row["source"]),
+            data_path=data_path(row["source"], self.media_root),
+            start_us=row["start_us"],
+            label_indices=row["label_indices"],
+            label_strings=row["labels"],
+        )
 
 
 class _IndexParts:
@@ -192,18 +206,6 @@ class _IndexParts:
             "mel_sum": self._sums[0],
             "mel_sum_of_squares": self._sums[1],
         }
-
-
-def _context(dataset_name: str, row: dict) -> Context:
-    return Context(
-        id=row["id"],
-        dataset_name=dataset_name,
-        media_id=row["media_id"],
-        data_path=row["data_path"],
-        start_us=row["start_us"],
-        label_indices=row["label_indices"],
-        label_strings=row["labels"],
-    )
 
 
 def _absent(clip_id: str, error: UnusableError) -> dict[str, str]:

@@ -76,7 +76,10 @@ def _write_split(root: pathlib.Path, split: str, clips: list[FakeClip], num_shar
 
 
 def _write_shard(root: pathlib.Path, name: str, clips: list[FakeClip]) -> Shard:
-    data, records, pieces, labels = bytearray(), [], [], []
+    data = bytearray()
+    records: list[tuple] = []
+    pieces: list[tuple] = []
+    labels: list[int] = []
     for clip in clips:
         payload = serialize(_example(clip))
         header, footer = tfrecord.frame(payload)

@@ -8,6 +8,7 @@ of all before. A reader can memory-map it and fetch any frame by (offset, length
 import dataclasses
 import json
 import struct
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -105,8 +106,11 @@ def dump(index: Index) -> bytes:
     return body + struct.pack("<I", google_crc32c.value(body))
 
 
-def load(data: bytes | memoryview | np.ndarray) -> Index:
-    """Reads an index, without copying, from bytes or a memory map.
+def load(data: Any) -> Index:
+    """Reads an index, without copying.
+
+    Args:
+      data: bytes, a memory map, or anything else with the buffer protocol.
 
     Raises:
       CorruptIndexError: the bytes are not whole, or of another version.
