@@ -46,8 +46,11 @@ def peak_mib(media: str, clips: int, output: str) -> tuple[float, float]:
 def _resident(pid: int):
     try:
         root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
-            yield process.memory_info().rss
+        yield root.memory_info().rss
+        for process in root.children(recursive=True):
+            # Between fork and exec a child shares its parent's memory, and must not be counted again.
+            if process.cmdline() != root.cmdline():
+                yield process.memory_info().rss
     except psutil.NoSuchProcess:
         return
 

@@ -134,8 +134,7 @@ def build(clips: Clips) -> None:
     """Makes the records."""
     heading("Records: frames at 25 a second and a log-mel spectrogram of each clip, in TFRecord shards")
     flags = [f"--annotations={clips.annotations}", f"--media_root={clips.media_root}", f"--output={clips.root}"]
-    # By default so few clips would go into one shard, and one core would do all the work.
-    run("mbt-data", "build", *flags, "--num_shards=4")
+    run("mbt-data", "build", *flags)
 
 
 def latest_manifest(root: pathlib.Path) -> Manifest:
