@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import matplotlib as mpl
 import numpy as np
+from PIL import Image
 
 from mbt.schemas.clip import MEL_BINS
 from mbt.schemas.example import SequenceExample
@@ -40,16 +41,24 @@ def draw(
     grid = figure.add_gridspec(2, 1, height_ratios=[1, 1.15])
     draw_clips(figure.add_subfigure(grid[0]), examples(root, manifest, split))
     draw_curves(figure.add_subfigure(grid[1]), {name: read_metrics(workdir) for name, workdir in workdirs.items()})
-    figure.savefig(image, dpi=100)
+    with io.BytesIO() as png:
+        figure.savefig(png, dpi=100)
+        few_colours(Image.open(png).convert("RGB")).save(image, optimize=True)
     plt.close(figure)
+
+
+def few_colours(picture: Image.Image) -> Image.Image:
+    """A picture in 256 colours: with all of them, the grain of the films makes a file three times as large."""
+    palette = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
+    return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 
 def examples(root: pathlib.Path, manifest: Manifest, split: str) -> dict[str, SequenceExample]:
     """A few records with different labels."""
     by_label: dict[str, SequenceExample] = {}
     for record in itertools.islice(records(root, manifest, split), RECORDS_TO_LOOK_AT):
-        label = record.context.feature["clip/label/string"].bytes_list.value[0].decode()
-        by_label.setdefault(label, record)
+        first_label = record.context.feature["clip/label/index"].int64_list.value[0]
+        by_label.setdefault(manifest.labels[first_label], record)
     labels = sorted(by_label)
     chosen = np.linspace(0, len(labels) - 1, min(EXAMPLES, len(labels))).round().astype(int)
     return {labels[i]: by_label[labels[i]] for i in chosen}

@@ -193,7 +193,7 @@ def print_places(clips: Clips, image: pathlib.Path, workdirs: dict[str, pathlib.
     print(f"picture   {image}")
     print(f"records   {clips.root}")
     for name, workdir in workdirs.items():
-        print(f"{name:9} {workdir}".replace(" only", ""))
+        print(f"{name.removesuffix(' only'):9} {workdir}")
     print(
         "\nNext, on clips of your own: a CSV with the header video_path,start,end,label (seconds; `split` is optional)"
     )

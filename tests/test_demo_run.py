@@ -1,5 +1,8 @@
 import csv
 import pathlib
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -86,3 +89,28 @@ def test_failed_command_ends_the_demo(demo, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="failed with status 1"):
         demo.run("false", "--some=flag with space")
     assert "false '--some=flag with space'" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_demo_ends_with_the_table_and_repeats_nothing(tmp_path):
+    """The whole of it, twice; it ends with an error itself where the fused model does not win clearly."""
+
+    def run_demo() -> str:
+        command = [sys.executable, str(DEMO / "run.py")]
+        result = subprocess.run(
+            command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        assert result.returncode == 0, result.stdout
+        return result.stdout
+
+    def modified() -> dict[pathlib.Path, int]:
+        kinds = ("*.mp4", "*.tfrecord", "*.index", "manifest.json", "result.json")
+        return {path: path.stat().st_mtime_ns for kind in kinds for path in (tmp_path / "demo-out").rglob(kind)}
+
+    first, after_first = run_demo(), modified()
+    assert re.search(r"^fused +1?\d\d\.\d% ", first, flags=re.MULTILINE)
+    assert (tmp_path / "demo-out/shapes-and-sounds/demo.png").is_file()
+    second = run_demo()
+    assert modified() == after_first
+    assert "0 shards built" in second
+    assert second[second.index("== Results") : second.index("== Done")] in first

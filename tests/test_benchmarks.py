@@ -1,0 +1,29 @@
+"""Each benchmark runs, small; what it measures is for `make bench`."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+SMALL = {
+    "build_cpu.py": ["--clips=2", "--rounds=1"],
+    "build_memory.py": ["--clips=1,2"],
+    "planning.py": ["--rows=5000"],
+    "jpeg_quality.py": ["MEDIA"],
+}
+
+
+def test_all_are_listed():
+    assert {path.name for path in BENCHMARKS.glob("*.py")} == set(SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_runs(name, make_media, tmp_path):
+    media = make_media(tmp_path / "clip.mp4")
+    words = [word.replace("MEDIA", str(media)) for word in SMALL[name]]
+    done = subprocess.run([sys.executable, BENCHMARKS / name, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "goal" in done.stdout or "PSNR" in done.stdout
