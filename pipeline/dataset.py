@@ -50,7 +50,18 @@ def one_writer(root: str) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            _remove_if_unused(root)
+
+
+def _remove_if_unused(root: str) -> None:
+    """A command that was refused leaves nothing behind."""
+    if os.listdir(root) == [LOCK_FILE]:
+        os.unlink(os.path.join(root, LOCK_FILE))
+        with contextlib.suppress(OSError):
+            os.rmdir(root)
 
 
 def check_output(root: str) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mbt.pipeline import storage
+from mbt.pipeline.dataset import DatasetError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.shard import FOLDER as SHARDS
 from mbt.schemas.clip import MEL_BINS, Outcome
@@ -100,6 +101,9 @@ def publish(
       name: of the snapshot; by default the time.
       annotations_sha256: digest of the annotation file.
 
+    Raises:
+      DatasetError: another snapshot has that name.
+
     Returns:
       The manifest, and whether it is new: where nothing differs from the newest snapshot, that one stands.
     """
@@ -128,6 +132,8 @@ def publish(
     if parent is not None and _same(parent, manifest):
         return parent, False
     folder = storage.join(root, FOLDER, manifest.snapshot)
+    if storage.exists(storage.join(folder, MANIFEST_FILE)):
+        raise DatasetError(f"--snapshot={manifest.snapshot}: there is one of that name, and they never change")
     storage.write(storage.join(folder, CLIPS_FILE), clips.to_pybytes())
     storage.write(storage.join(folder, MANIFEST_FILE), manifest.to_json().encode())
     return manifest, True
