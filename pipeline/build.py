@@ -21,7 +21,6 @@ from mbt.pipeline.ffmpeg import WorkerTroubleError
 from mbt.pipeline.progress import Reporter
 from mbt.pipeline.shard import Builder
 from mbt.schemas import index as shard_index
-from mbt.schemas.clip import Outcome
 
 ROWS_PER_RANGE = 512
 FETCH_THREADS = 8
@@ -256,12 +255,3 @@ def _append(writer: ledger.Writer, group: list[dict], fetched: fetch.Fetched, at
             signature=fetched.signature,
             tools=f"requests {fetch.requests.__version__}" if fetch.is_url(row["source"]) else "",
         )
-
-
-def outcome_counts(rows: Iterable[dict]) -> dict[str, int]:
-    """Number of lost clips by "outcome/reason"."""
-    lost: collections.Counter = collections.Counter()
-    for row in rows:
-        if row["outcome"] != Outcome.OK:
-            lost[f"{row['outcome']}/{row['reason']}"] += 1
-    return dict(sorted(lost.items()))
