@@ -42,6 +42,7 @@ class Clips:
     out: pathlib.Path
     eval_split: str = "test"
     multi_label: bool = False
+    is_demo: bool = False
 
     @property
     def root(self) -> pathlib.Path:
@@ -67,7 +68,7 @@ def main() -> None:
     image = clips.out / "demo.png"
     picture.draw(image, clips.root, manifest, workdirs, clips.eval_split)
     print_places(clips, image, workdirs, time.monotonic() - started)
-    if not args.annotations:
+    if clips.is_demo:
         check_fusion_helps(results)
 
 
@@ -78,7 +79,7 @@ def demo_clips() -> Clips:
     heading("Films: what is seen and what is heard make a class together")
     written = make_clips.write_set(folder, train_per_class=20, test_per_class=8, seed=0)
     print(f"{written} written to {folder}" if written else f"unchanged in {folder}")
-    return Clips(folder / "clips.csv", folder, out)
+    return Clips(folder / "clips.csv", folder, out, is_demo=True)
 
 
 def own_clips(annotations: pathlib.Path, media_root: pathlib.Path | None) -> Clips:
@@ -151,22 +152,34 @@ def train(clips: Clips, manifest: Manifest, name: str) -> pathlib.Path:
     """
     heading(f"Model: {name}")
     workdir = clips.out / "runs" / manifest.snapshot / name.replace(" ", "-")
-    flags = [f"--config.data.root={clips.root}", "--config.train.eval_every=20", *MODELS[name]]
+    run(
+        "mbt-train", "train", *train_flags(clips), f"--workdir={workdir}", "--config.train.eval_every=20", *MODELS[name]
+    )
+    return workdir
+
+
+def train_flags(clips: Clips) -> list[str]:
+    """What the training of any model on these clips needs to be told."""
+    flags = ["--config=demo", f"--config.data.root={clips.root}"]
     if clips.eval_split != "test":
         flags.append(f"--config.data.eval_split={clips.eval_split}")
     if clips.multi_label:
         flags.append("--config.loss.name=bce")
-    run("mbt-train", "train", "--config=demo", f"--workdir={workdir}", *flags)
-    return workdir
+    return flags
 
 
 def run(program: str, *arguments: str) -> None:
     """Prints a command of ours and runs it; ends the demo where it fails."""
-    program = os.path.relpath(pathlib.Path(sys.executable).with_name(program))
-    print(f"$ {shlex.join([program, *arguments])}", flush=True)
-    status = subprocess.run([program, *arguments], check=False).returncode
+    command = [command_path(program), *arguments]
+    print(f"$ {shlex.join(command)}", flush=True)
+    status = subprocess.run(command, check=False).returncode
     if status:
         sys.exit(f"\nthat command failed with status {status}; the same `make demo` tries again from here")
+
+
+def command_path(program: str) -> str:
+    """A command of ours, as it can be typed here."""
+    return os.path.relpath(pathlib.Path(sys.executable).with_name(program))
 
 
 def heading(text: str) -> None:
@@ -194,10 +207,13 @@ def print_places(clips: Clips, image: pathlib.Path, workdirs: dict[str, pathlib.
     print(f"records   {clips.root}")
     for name, workdir in workdirs.items():
         print(f"{name.removesuffix(' only'):9} {workdir}")
-    print(
-        "\nNext, on clips of your own: a CSV with the header video_path,start,end,label (seconds; `split` is optional)"
-    )
-    print("  make demo CSV=my.csv")
+    if clips.is_demo:
+        print("\nNext, clips of your own: a CSV with the header video_path,start,end,label, times in seconds")
+        print("  make demo CSV=my.csv")
+    else:
+        print("\nThose were small models, trained for a minute. Next, train for longer:")
+        longer = ["--config.train.steps=5000", f"--workdir={clips.out / 'runs' / 'longer'}"]
+        print(f"  {shlex.join([command_path('mbt-train'), 'train', *train_flags(clips), *longer])}")
 
 
 def check_fusion_helps(results: dict[str, dict]) -> None:

@@ -1,15 +1,12 @@
-import io
 import json
 import pathlib
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from mbt.schemas.fakes import FakeClip, write_snapshot
+from mbt.schemas.manifest import Manifest
 
 DEMO = pathlib.Path(__file__).parents[1] / "demo"
-LABELS = ("a", "b", "c", "d", "e")
 
 
 @pytest.fixture
@@ -20,38 +17,45 @@ def picture(monkeypatch):
     return picture
 
 
-def fake_clip(label: int) -> FakeClip:
-    jpeg = io.BytesIO()
-    Image.new("RGB", (40, 30), (50 * label, 100, 100)).save(jpeg, "JPEG")
-    mel = np.full((110, 128), label, np.float32)
-    return FakeClip(id=f"clip-{label}", jpegs=[jpeg.getvalue()] * 27, size=(30, 40), mel=mel, labels=(label,))
+@pytest.fixture(scope="module")
+def root(clip_folder, mbt_data, write_csv, tmp_path_factory) -> pathlib.Path:
+    """A dataset of six clips: five labels in `test`, one in `other`."""
+    folder = tmp_path_factory.mktemp("picture")
+    rows = [
+        {"video_path": f"{i}.mp4", "start": 0, "end": 0.8, "label": "abcdea"[i], "split": "test" if i < 5 else "other"}
+        for i in range(6)
+    ]
+    annotations = write_csv(folder / "clips.csv", rows)
+    built = mbt_data(
+        "build", f"--annotations={annotations}", f"--media_root={clip_folder}", f"--output={folder / 'ds'}"
+    )
+    assert built.returncode == 0, built.stderr
+    return folder / "ds"
 
 
 @pytest.fixture
-def manifest(tmp_path):
-    return write_snapshot(tmp_path, {"test": [fake_clip(label) for label in range(5)]}, LABELS)
+def manifest(root) -> Manifest:
+    (path,) = root.glob("snapshots/*/manifest.json")
+    return Manifest.from_json(path.read_text())
 
 
-def test_examples_are_spread_over_the_labels(picture, manifest, tmp_path):
-    clips = picture.examples(tmp_path, manifest, "test")
+def test_examples_are_spread_over_the_labels(picture, root, manifest):
+    clips = picture.examples(root, manifest, "test")
     assert list(clips) == ["a", "b", "d", "e"]
-    assert picture.middle_frame(clips["d"]).shape == (30, 40, 3)
-    mel = picture.spectrogram(clips["d"])
-    assert mel.shape == (110, 128)
-    assert np.all(mel == 3)
+    # 3.mp4 is 112 x 48; 0.8 s are 80 rows, and a step is 100.
+    assert picture.middle_frame(clips["d"]).shape == (48, 112, 3)
+    assert picture.spectrogram(clips["d"]).shape == (80, 128)
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_picture_is_written_and_small(picture, tmp_path, count):
-    clips = {"test": [fake_clip(label) for label in range(count)]}
-    manifest = write_snapshot(tmp_path, clips, LABELS)
+@pytest.mark.parametrize("split", ["test", "other"])
+def test_picture_is_written_and_small(picture, root, manifest, split, tmp_path):
     lines = [{"step": step, "kind": "train", "loss": 1 / step} for step in (1, 10, 20)]
     lines += [{"step": step, "kind": "eval", "top1": step / 20} for step in (10, 20)]
     workdirs = {name: tmp_path / name for name in picture.COLOURS}
     for workdir in workdirs.values():
         workdir.mkdir()
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    picture.draw(tmp_path / "demo.png", tmp_path, manifest, workdirs, "test")
+    picture.draw(tmp_path / "demo.png", root, manifest, workdirs, split)
     with Image.open(tmp_path / "demo.png") as image:
         assert image.width == 1000
     assert (tmp_path / "demo.png").stat().st_size < 200_000
