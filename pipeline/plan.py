@@ -13,21 +13,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from apache_beam.io.filesystems import FileSystems
 
 from mbt.pipeline import storage
-from mbt.pipeline.annotations import Row
-from mbt.pipeline.fetch import data_path, media_id
+from mbt.pipeline.annotations.rows import Row
+from mbt.pipeline.sources import data_path, media_id
 from mbt.schemas.clip import MICROSECONDS, Outcome
 from mbt.schemas.manifest import Dataset
 
 SHARD_BYTES = 256 << 20
 BYTES_PER_SECOND = 600_000  # of a record, at 455 x 256; docs/performance.md
 ROW_GROUP_ROWS = 4096  # a worker that wants 30 rows reads a megabyte
-_CHUNK_ROWS = 16_384
+_CHUNK_ROWS = 512  # with more rows at a time the garbage collector takes a third of the reading
 
 CLIPS = pa.schema(
     [
+        ("file", pa.dictionary(pa.int32(), pa.string())),
         ("line", pa.int32()),
         ("id", pa.string()),
         ("split", pa.string()),
@@ -80,6 +80,7 @@ def clip_table(rows: Iterable[Row], salt: str) -> pa.Table:
     rows = iter(rows)
     while chunk := list(itertools.islice(rows, _CHUNK_ROWS)):
         columns = {
+            "file": [row.file for row in chunk],
             "line": [row.line for row in chunk],
             "id": [row.clip.id for row in chunk],
             "split": [row.clip.split for row in chunk],
@@ -93,7 +94,7 @@ def clip_table(rows: Iterable[Row], salt: str) -> pa.Table:
             "detail": [row.detail for row in chunk],
         }
         batches.append(pa.RecordBatch.from_pydict(columns, schema=CLIPS))
-    return _without_duplicates(pa.Table.from_batches(batches, CLIPS))
+    return _without_duplicates(pa.Table.from_batches(batches, CLIPS).unify_dictionaries())
 
 
 def _without_duplicates(table: pa.Table) -> pa.Table:
@@ -111,12 +112,21 @@ def _without_duplicates(table: pa.Table) -> pa.Table:
     rows = np.array(sorted(firsts))
     mask = np.zeros(len(table), bool)
     mask[rows] = True
-    details = [f"line {lines[firsts[row]]} has the same id, {ids[row].as_py()!r}" for row in rows.tolist()]
+    files = table["file"]
+    details = [
+        _twice(ids[row].as_py(), files[row].as_py(), files[first].as_py(), lines[first].as_py())
+        for row, first in sorted(firsts.items())
+    ]
     values = {"outcome": Outcome.INVALID.value, "reason": "duplicate_id", "detail": pa.array(details, pa.string())}
     for name, value in values.items():
         filled = pc.replace_with_mask(table[name].combine_chunks(), pa.array(mask), value)
         table = table.set_column(table.column_names.index(name), name, filled)
     return table
+
+
+def _twice(clip_id: str, file: str, first_file: str, first_line: int) -> str:
+    where = f"line {first_line}" if file == first_file else f"{first_file}, line {first_line}"
+    return f"{where} has the same id, {clip_id!r}"
 
 
 def _neighbours_alike(keys: np.ndarray, order: np.ndarray) -> tuple[list[int], list[int]]:
@@ -182,7 +192,7 @@ def write(table: pa.Table, path: str) -> None:
 def read_rows(path: str, first_row: int, num_rows: int) -> list[dict]:
     """A range of rows of a plan, as dicts."""
     last_group = (first_row + max(1, num_rows) - 1) // ROW_GROUP_ROWS
-    with FileSystems.open(path) as source:
+    with storage.open_file(path) as source:
         groups = range(first_row // ROW_GROUP_ROWS, last_group + 1)
         table = pq.ParquetFile(source).read_row_groups(list(groups))
     return table.slice(first_row % ROW_GROUP_ROWS, num_rows).to_pylist()
@@ -229,7 +239,7 @@ def _shard_ranges(table: pa.Table) -> dict[tuple[str, int], tuple[int, int]]:
 
 def _record_inputs(rows: pa.Table, media_root: str) -> Iterator[bytes]:
     """What each record of these rows is made from, as a line of JSON."""
-    names = ["id", "start_us", "end_us", "label_indices", "labels", "digest"]
+    names = ["id", "start_us", "end_us", "label_indices", "labels", "digest", "media_start_us"]
     present = rows.filter(pc.equal(rows["outcome"], Outcome.OK.value)) if len(rows) else rows
     for row in present.select([*names, "source"]).to_pylist():
         source = row["source"]

@@ -12,10 +12,10 @@ import numpy as np
 
 from mbt.pipeline import storage
 from mbt.pipeline.decode import UnusableError, decode
-from mbt.pipeline.fetch import data_path, media_id
 from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.record import Context, Record, encode
+from mbt.pipeline.sources import data_path, media_id
 from mbt.schemas import index as shard_index
 from mbt.schemas.clip import Outcome
 from mbt.schemas.tfrecord import FOOTER_BYTES, HEADER_BYTES, frame
@@ -134,11 +134,18 @@ class Builder:
 
     def _record(self, row: dict) -> Record | UnusableError:
         path = storage.join(self.root, row["media"]) if row["media"] else row["source"]
+        try:
+            with storage.local_copy(path) as copy:
+                return self._decoded(row, copy)
+        except FileNotFoundError as error:
+            raise WorkerTroubleError(f"{path} was there when the build began, and is not any more") from error
+
+    def _decoded(self, row: dict, path: str) -> Record | UnusableError:
+        # Of a cut, which begins a little before the clip.
+        start_us, end_us = (max(0, row[name] - row["media_start_us"]) for name in ("start_us", "end_us"))
         for remaining in reversed(range(TRIES)):
             try:
-                decoded = decode(
-                    path, row["start_us"], row["end_us"], program=self.program, time_limit_s=self.time_limit_s
-                )
+                decoded = decode(path, start_us, end_us, program=self.program, time_limit_s=self.time_limit_s)
                 return encode(self._context(row), decoded)
             except UnusableError as error:
                 if error.reason == _VANISHED:

@@ -26,6 +26,7 @@ CLIP_ROWS = pa.schema(
     [
         ("id", pa.string()),
         ("split", pa.string()),
+        ("file", pa.string()),
         ("line", pa.int32()),
         ("source", pa.string()),
         ("start_us", pa.int64()),
