@@ -1,0 +1,1 @@
+"""The commands of `mbt-data`, a module each."""
