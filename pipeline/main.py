@@ -1,14 +1,31 @@
 """The `mbt-data` command. Heavy imports wait until the flags are known to be right."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
+from mbt.pipeline.commands import diff, export, list_snapshots, report, show
 from mbt.pipeline.options import parse
+
+READING = (diff, export, list_snapshots, report, show)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options = parse(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for command in READING:
+        if words[:1] == [command.NAME]:
+            parser = argparse.ArgumentParser(
+                prog=f"mbt-data {command.NAME}",
+                description=command.DESCRIPTION,
+                epilog=command.EPILOG,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+                allow_abbrev=False,
+            )
+            command.add_flags(parser)
+            known, beam = parser.parse_known_args(words[1:])
+            return command.run(known, tuple(beam))
+    options = parse(words)
     from mbt.pipeline import run
 
     return run.main(options)
