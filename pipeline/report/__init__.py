@@ -10,7 +10,6 @@ import hashlib
 from importlib import resources
 
 import jinja2
-from markupsafe import Markup
 
 from mbt.pipeline import catalogue, storage, tally
 from mbt.pipeline.report import contact, view
@@ -83,7 +82,7 @@ def render(page: view.Page, sheets: list[contact.Sheet]) -> str:
     style, script = _file("style.css"), _file("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.from_string(_file("page.html.j2"))
-    return template.render(page=page, sheets=sheets, style=Markup(style), script=Markup(script), script_digest=digest)
+    return template.render(page=page, sheets=sheets, style=style, script=script, script_digest=digest)
 
 
 def _train_first(manifest: Manifest) -> Manifest:
