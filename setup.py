@@ -13,5 +13,5 @@ packages = [
 setup(
     packages=packages,
     package_dir={f"mbt.{folder}": folder for folder in FOLDERS},
-    package_data={"mbt.pipeline": ["canary.mp4"]},
+    package_data={"mbt.pipeline": ["canary.mp4"], "mbt.pipeline.report": ["*.j2", "*.css", "*.js"]},
 )
