@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mbt.pipeline import storage
+from mbt.pipeline.errors import RefusedError
 from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, FormatError, Manifest
 
 FOLDER = "snapshots"
@@ -14,7 +15,7 @@ _LATEST = re.compile(r"latest(?:~(\d+))?")
 _ROWS_AT_A_TIME = 65_536
 
 
-class CatalogueError(RuntimeError):
+class CatalogueError(RefusedError):
     """There is no such dataset or snapshot, or it is damaged; the message says which are there."""
 
 

@@ -1,10 +1,12 @@
 """The `mbt-data` command. Heavy imports wait until the flags are known to be right."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
 from mbt.pipeline.commands import diff, export, list_snapshots, report, show
+from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.options import parse
 
 READING = (diff, export, list_snapshots, report, show)
@@ -24,7 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             command.add_flags(parser)
             known, beam = parser.parse_known_args(words[1:])
-            return command.run(known, tuple(beam))
+            logging.getLogger("apache_beam").setLevel(logging.ERROR)
+            try:
+                return command.run(known, tuple(beam))
+            except RefusedError as error:
+                print(f"mbt-data: {error}", file=sys.stderr)
+                return 2
     options = parse(words)
     from mbt.pipeline import run
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("schemas", "pipeline", "model", "train")
 ROOT_FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
-HEAVY = {"PIL", "apache_beam", "flax", "jax", "jinja2", "matplotlib", "optax", "orbax", "pyarrow", "tensorflow", "yt_dlp"}
+HEAVY = {"apache_beam", "flax", "jax", "jinja2", "matplotlib", "optax", "orbax", "pyarrow", "tensorflow", "yt_dlp"}
 
 
 def module_names() -> list[str]:

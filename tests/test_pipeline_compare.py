@@ -85,7 +85,7 @@ def expected(before: dict[str, dict], after: dict[str, dict], split: str) -> dic
     }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(before=side, after=side)
 def test_diff_is_what_sets_say(before, after):
     with tempfile.TemporaryDirectory() as folder:

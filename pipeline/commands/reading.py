@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable
 from typing import Protocol
 
@@ -30,7 +29,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def path(text: str) -> str:
     """A path that stays the same wherever it is used; URLs are left as they are."""
-    return text if "://" in text else os.path.abspath(text)
+    return text.rstrip("/") if "://" in text else os.path.abspath(text)
 
 
 def answer(known: argparse.Namespace, beam: tuple[str, ...], work: Callable[[], Answer]) -> int:
@@ -39,21 +38,20 @@ def answer(known: argparse.Namespace, beam: tuple[str, ...], work: Callable[[], 
     Args:
       known: the flags; `json` decides how it is printed.
       beam: flags for the file systems, such as those of S3.
-      work: raises `CatalogueError` where it must refuse.
-    """
-    import logging
+      work: to do.
 
+    Raises:
+      RefusedError: a flag is wrong, or what the work raised.
+    """
     from apache_beam.io.filesystems import FileSystems
 
     from mbt.pipeline import runner
-    from mbt.pipeline.catalogue import CatalogueError
+    from mbt.pipeline.errors import RefusedError
 
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
     try:
         FileSystems.set_options(runner.pipeline_options(beam))
-        found = work()
-    except (CatalogueError, runner.BeamFlagsError) as error:
-        print(f"mbt-data: {error}", file=sys.stderr)
-        return 2
+    except runner.BeamFlagsError as error:
+        raise RefusedError(str(error)) from error
+    found = work()
     print(json.dumps(found.to_json(), indent=1) if known.json else found.to_text())
     return 0
