@@ -72,6 +72,22 @@ def download(
         transfer.close()
 
 
+def head(url: str, proxy: str | None = None) -> Failure | None:
+    """Asks whether a URL could be downloaded now; None where it could, else what became of it."""
+    proxies = {"http": proxy, "https": proxy} if proxy else None
+    try:
+        with _get(url, {}, (CONNECT_TIMEOUT_S, READ_TIMEOUT_S), proxies, method="HEAD") as response:
+            status = response.status_code
+        if status in (405, 501):  # a server that knows no HEAD
+            with _get(url, {"Range": "bytes=0-0"}, (CONNECT_TIMEOUT_S, READ_TIMEOUT_S), proxies) as response:
+                status = response.status_code
+        return None if status in (200, 206) else classify_status(status, response.headers)
+    except FetchError as error:
+        return error.failure
+    except requests.exceptions.RequestException as error:
+        return _failure(error)
+
+
 class _Transfer:
     """One download: what has come so far, and how the rest is asked for."""
 
@@ -161,12 +177,14 @@ class _Transfer:
         return Failure(outcome=Outcome.UNUSABLE, reason="too_large", detail=detail, tries=1)
 
 
-def _get(url: str, headers: dict, timeout: tuple[float, float], proxies: dict | None) -> requests.Response:
-    """GET, following redirects, but not into this machine or its network."""
+def _get(
+    url: str, headers: dict, timeout: tuple[float, float], proxies: dict | None, *, method: str = "GET"
+) -> requests.Response:
+    """A request that follows redirects, but not into this machine or its network."""
     first = url
     for _ in range(MAX_REDIRECTS):
-        response = _session().get(
-            url, headers=headers, timeout=timeout, proxies=proxies, stream=True, allow_redirects=False
+        response = _session().request(
+            method, url, headers=headers, timeout=timeout, proxies=proxies, stream=True, allow_redirects=False
         )
         if not response.is_redirect:
             return response

@@ -9,11 +9,12 @@ import itertools
 import threading
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 import pyarrow.parquet as pq
 
-from mbt.pipeline import download, fetch, ffmpeg, ledger, plan, proxies, runner, storage, youtube
+from mbt.pipeline import availability, download, fetch, ffmpeg, ledger, plan, proxies, runner, storage, youtube
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.job import Job, Worker
@@ -59,34 +60,70 @@ class FetchClips(Worker):
         """Makes what all threads of this process share."""
         super().setup()
         settings = self._job.fetch
+        program = ffmpeg.executable(self._job.ffmpeg_path)
+        shared: dict[str, Any] = {
+            "youtube": _youtube_settings(settings, program),
+            "budget": Budget(settings.downloads, settings.interval_s),
+            "proxies": proxies.read(settings.proxies),
+            "breaker": Breaker(self._job.work),
+        }
+        self._asker = availability.Asker(api_key=availability.read_key(settings.youtube_api_key), **shared)
         self._fetcher = fetch.Fetcher(
             root=self._job.root,
             work=self._job.work,
-            program=ffmpeg.executable(self._job.ffmpeg_path),
-            youtube=_youtube_settings(settings, ffmpeg.executable(self._job.ffmpeg_path)),
+            program=program,
             limits=download.Limits(
                 max_bytes=settings.max_bytes, time_limit_s=settings.time_limit_s, bytes_per_second=_share(settings)
             ),
-            budget=Budget(settings.downloads, settings.interval_s),
-            proxies=proxies.read(settings.proxies),
-            breaker=Breaker(self._job.work),
             probes=threading.Semaphore(runner.cores()),
             on_bytes=self._reporter.add_bytes,
+            **shared,
         )
 
     def process(self, span: tuple[str, int, int]) -> Iterator[tuple[str, int]]:
         """Yields how many attempts had which outcome."""
         rows = plan.read_rows(*span)
-        groups = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row["source"])]
+        wanted = [row for row in rows if not row["ask"]]
+        asked = [row for row in rows if row["ask"]]
+        groups = [list(group) for _, group in itertools.groupby(wanted, key=lambda row: row["source"])]
+        batches = [asked[first : first + availability.BATCH] for first in range(0, len(asked), availability.BATCH)]
         threads = _THREADS_PER_DOWNLOAD * self._job.fetch.downloads
         counts: collections.Counter = collections.Counter()
         with (
             ledger.Writer(self._job.root, self._job.run) as writer,
             concurrent.futures.ThreadPoolExecutor(threads) as pool,
         ):
-            for outcomes in pool.map(lambda group: self._fetch(group, writer), groups):
+            fetched = pool.map(lambda group: self._fetch(group, writer), groups)
+            answered = pool.map(lambda batch: self._ask(batch, writer), batches)
+            for outcomes in itertools.chain(fetched, answered):
                 counts.update(outcomes)
         yield from counts.items()
+
+    def _ask(self, rows: list[dict], writer: ledger.Writer) -> list[str]:
+        """Asks whether sources are still online; what was fetched of them is carried on."""
+        of_source = collections.defaultdict(list)
+        for row in rows:
+            of_source[row["source"]].append(row)
+        outcomes = []
+        for answer in self._asker.ask(list(of_source)):
+            failure = answer.failure
+            for row in of_source.pop(answer.source):
+                fetched = fetch.Fetched(
+                    outcome=failure.outcome if failure else Outcome.OK,
+                    reason=failure.reason if failure else "",
+                    detail=failure.detail if failure else "",
+                    digest=row["known_digest"],
+                    media=row["known_media"],
+                    media_start_us=row["known_media_start_us"],
+                    signature=row["known_signature"],
+                    tools=answer.by,
+                )
+                _append(writer, row, 1, fetched)
+                self._reporter.report(fetched.outcome)
+                outcomes.append(fetched.outcome.value)
+        for row in itertools.chain.from_iterable(of_source.values()):
+            self._reporter.report(row["known_outcome"])
+        return outcomes
 
     def _fetch(self, group: list[dict], writer: ledger.Writer) -> list[str]:
         """Fetches one source; the outcomes of all attempts."""

@@ -18,6 +18,9 @@ class Options:
       part: of the sources to fetch, as (number, of).
       take_over: from a writer that is known to be dead.
       max_attempts: clips to try in this run, or None for all that are left.
+      recheck: outcomes to ask about again, or None: whatever is not settled.
+      older_than_s: age of the newest word from which on it is asked again.
+      drop_removed: leave clips out that were fetched and are not online any more.
       num_shards: per split, or None for the default.
       snapshot: name of the snapshot, or None for the time.
       ffmpeg: path of another ffmpeg, or None.
@@ -34,6 +37,9 @@ class Options:
     part: tuple[int, int] = (1, 1)
     take_over: bool = False
     max_attempts: int | None = None
+    recheck: frozenset[str] | None = None
+    older_than_s: float = 0.0
+    drop_removed: bool = False
     num_shards: int | None = None
     snapshot: str | None = None
     ffmpeg: str | None = None

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import os
 import shutil
@@ -270,6 +271,7 @@ class _Work:
             part=self._part,
             copies=own,
             most=self.options.max_attempts,
+            recheck=self._recheck(),
         )
         if not len(rows):
             return
@@ -285,6 +287,12 @@ class _Work:
                 "Go on with the same command, in an hour or so where you were throttled; --sleep, --cookies and "
                 "--proxies help (see mbt-data fetch --help)"
             )
+
+    def _recheck(self) -> known.Recheck | None:
+        if self.options.recheck is None:
+            return None
+        before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=self.options.older_than_s)
+        return known.Recheck(outcomes=self.options.recheck, before=before)
 
     @contextlib.contextmanager
     def job(self, num_clips: int, title: str) -> Iterator[job.Job]:
@@ -340,7 +348,8 @@ class _Build:
             program=self._work.program,
         )
         self._work.fetch(clips.valid)
-        columns = known.with_outcomes(clips.valid, ledger.state(self._root))
+        state = ledger.state(self._root)
+        columns = known.with_outcomes(clips.valid, state, drop_removed=self._options.drop_removed)
         clips = dataclasses.replace(clips, valid=clips.valid.schema.empty_table())  # no two copies of millions of rows
         sorted_plan = with_label_indices(plan.with_shards(columns, dataset), dataset)
         media_root = self._options.selection.media_root

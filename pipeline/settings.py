@@ -10,6 +10,7 @@ class FetchSettings:
     Attributes:
       cookies: path of a cookies file for YouTube, or None.
       proxies: path of a file of proxies, or None.
+      youtube_api_key: path of a file with a key of YouTube's Data API, or None.
       downloads: at a time, on each machine.
       interval_s: between requests to YouTube, on each machine.
       bytes_per_second: of all downloads of a machine, or None.
@@ -21,6 +22,7 @@ class FetchSettings:
 
     cookies: str | None = None
     proxies: str | None = None
+    youtube_api_key: str | None = None
     downloads: int = 8
     interval_s: float = 0.0
     bytes_per_second: int | None = None

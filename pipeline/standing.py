@@ -20,6 +20,7 @@ class Status:
     Attributes:
       splits: by split, by outcome; rows whose split could not be read stand under "".
       reasons: by split, the commonest reasons (outcome, reason, clips) of clips that are not there.
+      num_removed: clips that are there, but not online when they were last asked for.
       num_left: clips that another run would try, besides those that are restricted.
       clips_per_second: of the newest run, or None.
       notes: about the annotations.
@@ -27,6 +28,7 @@ class Status:
 
     splits: dict[str, dict[str, int]]
     reasons: dict[str, list[tuple[str, str, int]]]
+    num_removed: int
     num_left: int
     clips_per_second: float | None
     notes: tuple[str, ...]
@@ -40,11 +42,13 @@ class Status:
 def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) -> Status:
     """The status of these clips by the ledger in ROOT."""
     found = known.of(valid, ledger.state(root))
-    outcome = pc.if_else(pc.equal(found["outcome"], ""), Outcome.NOT_TRIED.value, found["outcome"])
+    there = known.is_there(found)
+    tried = pc.if_else(pc.equal(found["outcome"], ""), Outcome.NOT_TRIED.value, found["outcome"])
+    outcome = pc.if_else(there, Outcome.OK.value, tried)
     names = ("split", "outcome", "reason")
     rows = pa.concat_tables(
         [
-            pa.table(dict(zip(names, (valid["split"], outcome, found["reason"]), strict=True))),
+            pa.table(dict(zip(names, (valid["split"], outcome, pc.if_else(there, "", found["reason"])), strict=True))),
             pa.table({name: invalid[name] for name in names}),
         ]
     )
@@ -59,6 +63,7 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) ->
     return Status(
         splits=splits,
         reasons={split: found[:COMMONEST] for split, found in reasons.items()},
+        num_removed=pc.sum(pc.and_(there, pc.not_equal(found["outcome"], Outcome.OK.value))).as_py() or 0,
         num_left=sum(split[outcome] for split in splits.values() for outcome in _LEFT),
         clips_per_second=_rate(root),
         notes=notes,

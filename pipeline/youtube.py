@@ -145,6 +145,20 @@ def download(  # noqa: PLR0917 - a thread pool's callers give them all by place
         raise FetchError(classify(error)) from error
 
 
+def ask(video: str, settings: Settings, proxy: str | None = None) -> None:
+    """Asks whether a video could be downloaded now, and downloads nothing.
+
+    Raises:
+      FetchError: it could not, with the outcome.
+      StopError: the machine or the settings are at fault.
+    """
+    with tempfile.TemporaryDirectory(prefix="mbt-ask-") as folder, _work(video, folder) as work:
+        answer = _ask(
+            _job(video, None, work, settings, proxy) | {"ask_only": True}, settings.time_limit_s, lambda count: None
+        )
+        _raise_for(answer)
+
+
 @contextlib.contextmanager
 def _work(video: str, folder: str) -> Iterator[str]:
     """A folder for everything that is not finished."""
@@ -158,14 +172,18 @@ def _work(video: str, folder: str) -> Iterator[str]:
 def _job(video: str, span_us: tuple[int, int] | None, work: str, settings: Settings, proxy: str | None) -> dict:
     cookies = os.path.abspath(settings.cookies) if settings.cookies else None
     paths = {"cookies": cookies, "ffmpeg": os.path.abspath(settings.ffmpeg), "folder": work}
-    return asdict(settings) | paths | {"video": video, "span_us": span_us, "proxy": proxy}
+    return asdict(settings) | paths | {"video": video, "span_us": span_us, "proxy": proxy, "ask_only": False}
 
 
-def _settle(answer: dict, work: str, folder: str) -> Downloaded:
+def _raise_for(answer: dict) -> None:
     if stop := answer.get("stop"):
         raise StopError(stop)
     if failure := answer.get("failure"):
         raise FetchError(Failure(**failure | {"outcome": Outcome(failure["outcome"])}))
+
+
+def _settle(answer: dict, work: str, folder: str) -> Downloaded:
+    _raise_for(answer)
     name = os.path.basename(answer["name"])
     final = os.path.join(folder, os.path.basename(work).removeprefix(".") + os.path.splitext(name)[1])
     os.replace(os.path.join(work, name), final)

@@ -160,6 +160,8 @@ def _download(job: dict, cookies: str | None, listener: _Listener, tell: Callabl
         url = f"https://www.youtube.com/watch?v={job['video']}"
         info = downloader.extract_info(url, download=False, process=False)
         _check(info, job)
+        if job["ask_only"]:
+            return {"tools": tools()}
         ranged = wants_range(job, info)
         if ranged:
             downloader.params |= _range_parameters(job)

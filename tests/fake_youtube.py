@@ -137,6 +137,7 @@ class FakeYouTube:
       cookies: `Cookie` headers that came.
       media_bytes: how much of media was sent.
       script: the player's JavaScript.
+      api_key: that the Data API takes.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class FakeYouTube:
         self.strangers: list[str] = []
         self.cookies: list[str] = []
         self.script = _SCRIPT
+        self.api_key = "DATAAPIKEY"
         self.stopped = threading.Event()
         self.lock = threading.Lock()
         self._faults: collections.Counter = collections.Counter()
@@ -315,6 +317,10 @@ class _Site(_Handler):
             self._stage("player", request["videoId"], lambda video: self._player(video, request))
         elif self.host == "www.youtube.com" and url.path == _PLAYER_JS:
             self._stage("script", "", lambda video: self.answer(200, self.youtube.script.encode(), "text/javascript"))
+        elif self.host == "www.youtube.com" and url.path == "/oembed":
+            self._stage("oembed", query["url"].rpartition("v=")[2], self._oembed)
+        elif self.host == "www.googleapis.com" and url.path == "/youtube/v3/videos":
+            self._stage("data_api", "", lambda video: self._data_api(query))
         elif self.host == _MEDIA_HOST and url.path == "/videoplayback":
             self._stage("media", query["id"], lambda video: self._media(video, query))
         else:
@@ -342,6 +348,21 @@ class _Site(_Handler):
             '<script>var ytInitialData = {"contents": {"twoColumnWatchNextResults": {}}};</script></body></html>'
         )
         self.answer(200, page.encode())
+
+    def _oembed(self, video: str) -> None:
+        found = self.youtube.video(video)
+        there = found is not None and found.playability.get("status") == "OK"
+        self.answer(200 if there else 404, b'{"type": "video"}' if there else b"Not Found", "application/json")
+
+    def _data_api(self, query: dict[str, str]) -> None:
+        if query["key"] != self.youtube.api_key:
+            self.answer(403, b'{"error": {"code": 403}}', "application/json")
+            return
+        ids = query["id"].split(",")
+        there = [name for name in ids if (found := self.youtube.video(name)) and found.playability["status"] == "OK"]
+        status = {"uploadStatus": "processed", "privacyStatus": "public"}
+        items = [{"kind": "youtube#video", "id": name, "status": status} for name in there]
+        self.answer(200 if len(ids) <= 50 else 400, json.dumps({"items": items}).encode(), "application/json")
 
     def _player(self, video: str, request: dict) -> None:
         client = request["context"]["client"]["clientName"]

@@ -29,6 +29,7 @@ class MediaServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.heads: list[str] = []
         self.complete: collections.Counter = collections.Counter()
         self.latency_s = 0.0
         self.refuse_from: int | None = None  # the number of the request from which on everything is 429
@@ -51,6 +52,13 @@ class MediaServer(http.server.ThreadingHTTPServer):
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: MediaServer
+
+    def do_HEAD(self) -> None:
+        path = PurePosixPath(self.path.partition("?")[0].lstrip("/"))
+        self.server.heads.append(path.name)
+        how = path.parts[0] if len(path.parts) > 1 else ""
+        body = self.server.files.get(path.name)
+        self._head(int(how) if how.isdigit() else 404 if body is None else 200, len(body or b""))
 
     def do_GET(self) -> None:
         with self.server.lock:

@@ -41,44 +41,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_output(parser)
     flags.add_dataset(parser)
     flags.add_fetch(parser)
-    add = parser.add_argument_group("building").add_argument
-    add(
-        "--num_shards",
-        type=flags.positive,
-        metavar="N",
-        help="shards per split, fixed once a dataset is begun (default: a power of two, about 256 MiB a shard)",
-    )
-    add("--snapshot", metavar="NAME", help="name of the snapshot (default: the time)")
-    add(
-        "--keep_media",
-        choices=("yes", "no"),
-        default="yes",
-        help="no: what was fetched is deleted once it is in shards (default: %(default)s)",
-    )
-    add("--ffmpeg", metavar="PATH", help="another ffmpeg than the embedded one; another one is another dataset")
-    add(
-        "--clip_time_limit",
-        type=flags.positive,
-        default=120,
-        metavar="SECONDS",
-        help="for decoding one clip, besides twice its own length; a clip that exceeds it is tried three times, "
-        "and then its shard stays unbuilt (default: %(default)s)",
-    )
-    add("--json", action="store_true", help="print the summary as JSON, for machines")
+    flags.add_build(parser)
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON, for machines")
 
 
 def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
     """Builds; returns the exit status."""
-    flags.check_name("--snapshot", known.snapshot)
-    options = flags.options(
-        known,
-        beam,
-        num_shards=known.num_shards,
-        snapshot=known.snapshot,
-        ffmpeg=known.ffmpeg,
-        time_limit_s=float(known.clip_time_limit),
-        keep_media=known.keep_media == "yes",
-    )
+    options = flags.build_options(known, beam)
     from mbt.pipeline import run, summary
 
     result = run.build(options)

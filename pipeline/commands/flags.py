@@ -10,6 +10,7 @@ from mbt.pipeline.options import Options
 from mbt.pipeline.settings import FetchSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_AGES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 DATASET_HELP = """\
@@ -58,6 +59,14 @@ def amount(text: str) -> int:
     if not match or not float(match[1]):
         raise argparse.ArgumentTypeError(f"{text} is not a number of bytes, such as 500k or 10M")
     return round(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def age(text: str) -> float:
+    """Seconds, from such as 30d, 12h, 90m."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text, re.ASCII)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text} is not an age, such as 30d or 12h")
+    return float(match[1]) * _AGES[match[2]]
 
 
 def part(text: str) -> tuple[int, int]:
@@ -116,6 +125,11 @@ def add_fetch(parser: argparse.ArgumentParser) -> None:
     add("--cookies", metavar="FILE", help="cookies for YouTube, in the form that browsers' extensions export")
     add("--proxies", metavar="FILE", help="proxies, a URL a line, used in turn; one that is refused rests")
     add(
+        "--youtube_api_key",
+        metavar="FILE",
+        help="key of YouTube's Data API, with which refresh asks 50 videos at a time",
+    )
+    add(
         "--download",
         choices=("auto", "whole", "range"),
         default=defaults.download,
@@ -137,6 +151,52 @@ def add_fetch(parser: argparse.ArgumentParser) -> None:
     add("--take_over", action="store_true", help="from a writer that crashed; the message that names it says when")
 
 
+def add_build(parser: argparse.ArgumentParser) -> None:
+    """How records are made."""
+    add = parser.add_argument_group("building").add_argument
+    add(
+        "--num_shards",
+        type=positive,
+        metavar="N",
+        help="shards per split, fixed once a dataset is begun (default: a power of two, about 256 MiB a shard)",
+    )
+    add("--snapshot", metavar="NAME", help="name of the snapshot (default: the time)")
+    add(
+        "--keep_media",
+        choices=("yes", "no"),
+        default="yes",
+        help="no: what was fetched is deleted once it is in shards (default: %(default)s)",
+    )
+    add("--ffmpeg", metavar="PATH", help="another ffmpeg than the embedded one; another one is another dataset")
+    add(
+        "--clip_time_limit",
+        type=positive,
+        default=120,
+        metavar="SECONDS",
+        help="for decoding one clip, besides twice its own length; a clip that exceeds it is tried three times, "
+        "and then its shard stays unbuilt (default: %(default)s)",
+    )
+
+
+def build_options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Options:
+    """The options of a command that builds.
+
+    Raises:
+      FlagsError: a flag is wrong.
+    """
+    check_name("--snapshot", known.snapshot)
+    return options(
+        known,
+        beam,
+        num_shards=known.num_shards,
+        snapshot=known.snapshot,
+        ffmpeg=known.ffmpeg,
+        time_limit_s=float(known.clip_time_limit),
+        keep_media=known.keep_media == "yes",
+        **more,
+    )
+
+
 def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Options:
     """The options of a command that has these flags.
 
@@ -150,7 +210,7 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
     media_root = _media_root(known.media_root, files[0])
     name = known.name or _default_name(known.dataset, files[0])
     check_name("--name", name)
-    for flag in ("cookies", "proxies"):
+    for flag in ("cookies", "proxies", "youtube_api_key"):
         path = getattr(known, flag, None)
         if path and "://" not in path and not os.path.isfile(path):
             raise FlagsError(f"--{flag}={path}: no such file")
@@ -204,6 +264,7 @@ def _fetch(known: argparse.Namespace) -> FetchSettings:
     return FetchSettings(
         cookies=known.cookies and _absolute(known.cookies),
         proxies=known.proxies and _absolute(known.proxies),
+        youtube_api_key=known.youtube_api_key and _absolute(known.youtube_api_key),
         downloads=known.downloads,
         interval_s=known.sleep,
         bytes_per_second=known.bandwidth,
