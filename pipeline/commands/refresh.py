@@ -15,8 +15,9 @@ DESCRIPTION = """\
 Videos vanish and come back. A refresh asks again for the clips whose newest word in the ledger is one of --recheck and
 older than --older_than. Of a clip that was fetched it only asks whether it is still online, without downloading: by
 YouTube's Data API where there is a key, else by oEmbed, and by yt-dlp where those leave doubt. Others are fetched, if
-they can be now, and so are clips that are new in the annotations. Then it builds the shards that changed, reading the media of changed
-clips only, and publishes a snapshot whose parent is the one before; `mbt-data diff latest~1 latest` says what changed.
+they can be now, and so are clips that are new in the annotations. Then it builds the shards that changed, reading the
+media of changed clips only, and publishes a snapshot whose parent is the one before; `mbt-data diff latest~1 latest`
+says what changed.
 """
 
 EPILOG = """\
