@@ -55,15 +55,29 @@ class Record:
 
 def encode(context: Context, decoded: Decoded) -> Record:
     """The record of a decoded clip, under the keys of `mbt.schemas.example.KEYS`."""
-    num_rows = num_mel_rows(decoded.duration_us)
-    mel = log_mel(decoded.pcm, num_rows)
+    mel = log_mel(decoded.pcm, num_mel_rows(decoded.duration_us))
+    return _assembled(context, decoded.frames, mel, (decoded.height, decoded.width), decoded.duration_us)
+
+
+def relabelled(context: Context, old: Record) -> Record:
+    """What `encode` gives for the clip of `old` under another context, without decoding it again."""
+    values = [old.payload[offset : offset + length] for offset, length, _ in old.pieces.tolist()]
+    mel = np.frombuffer(b"".join(values[old.num_frames :]), "<f4").reshape(-1, MEL_BINS)[: old.num_mel_rows]
+    times = SequenceExample.FromString(old.payload).context.feature
+    start_us, end_us = (times[f"clip/{end}/timestamp"].int64_list.value[0] for end in ("start", "end"))
+    return _assembled(context, values[: old.num_frames], mel, (old.height, old.width), end_us - start_us)
+
+
+def _assembled(
+    context: Context, frames: Sequence[bytes], mel: np.ndarray, size: tuple[int, int], duration_us: int
+) -> Record:
     steps = [step.tobytes() for step in mel_steps(mel)]
     example = SequenceExample()
-    _fill_context(example.context.feature, context, decoded, num_rows)
+    _fill_context(example.context.feature, context, size, len(mel), duration_us)
     lists = example.feature_lists.feature_list
-    _append_bytes(lists["image/encoded"], decoded.frames)
+    _append_bytes(lists["image/encoded"], frames)
     first_us, period_us = context.start_us, MICROSECONDS // FRAME_RATE_HZ
-    for index in range(len(decoded.frames)):
+    for index in range(len(frames)):
         lists["image/timestamp"].feature.add().int64_list.value.append(first_us + index * period_us)
     for step in steps:
         # From packed bytes: appending 12,800 Python floats a second costs more than the FFT.
@@ -73,11 +87,11 @@ def encode(context: Context, decoded: Decoded) -> Record:
     wide = mel.astype(np.float64)
     return Record(
         payload=payload,
-        pieces=_locate(payload, [*decoded.frames, *steps]),
-        num_frames=len(decoded.frames),
-        num_mel_rows=num_rows,
-        height=decoded.height,
-        width=decoded.width,
+        pieces=_locate(payload, [*frames, *steps]),
+        num_frames=len(frames),
+        num_mel_rows=len(mel),
+        height=size[0],
+        width=size[1],
         mel_sum=float(wide.sum()),
         mel_sum_of_squares=float((wide * wide).sum()),
     )
@@ -91,7 +105,7 @@ def mel_steps(mel: np.ndarray) -> np.ndarray:
     return steps.reshape(num_steps, MEL_ROWS_PER_SECOND, MEL_BINS)
 
 
-def _fill_context(feature, context: Context, decoded: Decoded, num_rows: int) -> None:
+def _fill_context(feature, context: Context, size: tuple[int, int], num_rows: int, duration_us: int) -> None:
     strings = [label.encode() for label in context.label_strings]
     for key, value in (
         ("example/id", [context.id.encode()]),
@@ -105,10 +119,10 @@ def _fill_context(feature, context: Context, decoded: Decoded, num_rows: int) ->
         feature[key].bytes_list.value.extend(value)
     for key, numbers in (
         ("clip/start/timestamp", [context.start_us]),
-        ("clip/end/timestamp", [context.start_us + decoded.duration_us]),
+        ("clip/end/timestamp", [context.start_us + duration_us]),
         ("clip/label/index", context.label_indices),
-        ("image/height", [decoded.height]),
-        ("image/width", [decoded.width]),
+        ("image/height", [size[0]]),
+        ("image/width", [size[1]]),
         ("image/channels", [3]),
         ("melspec/feature/dimensions", [MEL_ROWS_PER_SECOND, MEL_BINS]),
         ("melspec/feature/num_samples", [num_rows]),

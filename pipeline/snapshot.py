@@ -15,6 +15,7 @@ from mbt.pipeline import storage
 from mbt.pipeline.dataset import DatasetError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.shard import FOLDER as SHARDS
+from mbt.schemas import index as shard_index
 from mbt.schemas.clip import MEL_BINS, Outcome
 from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, Manifest, Shard, Split, mean_and_stddev
 
@@ -39,6 +40,7 @@ CLIP_ROWS = pa.schema(
         ("record", pa.int32()),
         ("offset", pa.int64()),
         ("length", pa.int64()),
+        ("inputs", pa.binary(shard_index.DIGEST_BYTES)),  # digest of all that the record is made from
     ]
 )
 
@@ -170,8 +172,11 @@ def _clip_rows(
 def _placed(row: dict, shard: int, result: dict, places: dict[str, int], absent: dict[str, dict]) -> dict:
     if (record := places.get(row["id"])) is not None:
         place = {"record": record, "offset": result["offsets"][record], "length": result["lengths"][record]}
-        return row | place | {"shard": shard, "outcome": Outcome.OK.value, "reason": "", "detail": ""}
-    return row | {"shard": shard} | absent.get(row["id"], {})
+        inputs = bytes.fromhex(result["inputs"][record])
+        return row | place | {"shard": shard, "outcome": Outcome.OK.value, "reason": "", "detail": "", "inputs": inputs}
+    if (clip := absent.get(row["id"])) is not None:
+        return row | clip | {"shard": shard, "inputs": bytes.fromhex(clip["inputs"])}
+    return row | {"shard": shard}
 
 
 def _tallied(rows: Iterable[dict], tallies: dict[str, _Tally], unassigned: collections.Counter) -> Iterator[dict]:
