@@ -345,8 +345,8 @@ class _Build:
         columns = known.with_outcomes(clips.valid, ledger.state(self._root))
         clips = dataclasses.replace(clips, valid=clips.valid.schema.empty_table())  # no two copies of millions of rows
         sorted_plan = with_label_indices(plan.with_shards(columns, dataset), dataset)
-        media_root = self._options.selection.media_root
-        tasks = list(plan.tasks(sorted_plan, dataset, datasets.identity(dataset), media_root, snapshot.latest(self._root)))
+        media_root, parent = self._options.selection.media_root, snapshot.latest(self._root)
+        tasks = list(plan.tasks(sorted_plan, dataset, datasets.identity(dataset), media_root, parent))
         self._check_disk(sorted_plan, tasks)
         if dataset != existing:
             storage.write(storage.join(self._root, DATASET_FILE), dataset.to_json().encode())

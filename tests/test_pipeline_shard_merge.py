@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mbt.pipeline import plan, run
-from mbt.pipeline.annotations import Row
-from mbt.pipeline.fetch import fetch
+from mbt.pipeline.annotations.rows import Row
+from mbt.pipeline.media import digest_of
 from mbt.pipeline.shard import COPIED, DECODED, RELABELLED, Builder
 from mbt.schemas import index as shard_index
 from mbt.schemas.clip import Clip
@@ -59,6 +59,7 @@ def planned(state: dict[str, State], media: list[Path], num_shards: int) -> tupl
     dataset = Dataset(name="d", num_shards={"train": num_shards}, salt="s", labels=LABELS, encoder={}, canary="")
     rows = [
         Row(
+            file="clips.csv",
             line=line,
             clip=Clip(
                 id=clip_id,
@@ -73,10 +74,11 @@ def planned(state: dict[str, State], media: list[Path], num_shards: int) -> tupl
     ]
     table = plan.clip_table(rows, dataset.salt)
     files = [str(media[state[clip_id].media]) for clip_id in table["id"].to_pylist()]
-    digests = [fetch(file, "").digest[:32] for file in files]
+    digests = [digest_of(file)[0][:32] for file in files]
     columns = dict(zip(table.column_names, table.columns, strict=True))
     values = {"outcome": ["ok"] * len(table), "media": files, "digest": digests}
     columns |= {name: pa.chunked_array([pa.array(value, pa.string())]) for name, value in values.items()}
+    columns["media_start_us"] = pa.chunked_array([pa.repeat(pa.scalar(0, pa.int64()), len(table))])
     return run.with_label_indices(plan.with_shards(columns, dataset), dataset), dataset
 
 
@@ -106,7 +108,7 @@ def build_all(root: Path, table: pa.Table, tasks: list[plan.Task], program: str)
     built = []
     for task in tasks:
         rows = table.slice(task.first_row, task.num_rows).to_pylist()
-        built.append(made.build(task, plan.with_digests(rows, task.identity, MEDIA_ROOT)))
+        built.append(made.build(task, [plan.with_digests(row, task.identity, MEDIA_ROOT) for row in rows]))
     return built
 
 
