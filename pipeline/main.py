@@ -9,11 +9,29 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from mbt.pipeline.commands import adopt, build, diff, export, fetch, flags, list_snapshots, report, show, status
+from mbt.pipeline.commands import (
+    adopt,
+    build,
+    diff,
+    export,
+    fetch,
+    flags,
+    gc,
+    list_snapshots,
+    purge,
+    report,
+    show,
+    status,
+    verify,
+)
 from mbt.pipeline.errors import IncompleteError, RefusedError
 
 DESCRIPTION = "Turns annotated video clips into sharded TFRecords, and says why a clip is missing."
-COMMANDS: tuple[ModuleType, ...] = (build, fetch, adopt, status, list_snapshots, show, diff, report, export)
+COMMANDS: tuple[ModuleType, ...] = (
+    *(build, fetch, adopt, status),
+    *(list_snapshots, show, diff, report, export),
+    *(verify, gc, purge),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

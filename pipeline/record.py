@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import google_crc32c
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from mbt.pipeline.decode import Decoded
 from mbt.pipeline.logmel import LOG_FLOOR, log_mel
@@ -83,7 +84,43 @@ def _assembled(
         # From packed bytes: appending 12,800 Python floats a second costs more than the FFT.
         floats = b"\x0a" + _varint(len(step)) + step
         lists["melspec/feature/floats"].feature.add().float_list.ParseFromString(floats)
-    payload = serialize(example)
+    return _record(serialize(example), frames, steps, mel, size)
+
+
+def parse(payload: bytes) -> SequenceExample:
+    """The message in a record's payload.
+
+    Raises:
+      ValueError: it is none.
+    """
+    try:
+        return SequenceExample.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"not a SequenceExample: {error}") from error
+
+
+def of_example(payload: bytes, example: SequenceExample) -> Record:
+    """The record that `encode` gave, from its payload and the same parsed.
+
+    Raises:
+      ValueError: it is no record of ours.
+    """
+    context, lists = example.context.feature, example.feature_lists.feature_list
+    try:
+        frames = [step.bytes_list.value[0] for step in lists["image/encoded"].feature]
+        steps = [np.array(step.float_list.value, "<f4").tobytes() for step in lists["melspec/feature/floats"].feature]
+        num_rows, height, width = (
+            context[key].int64_list.value[0] for key in ("melspec/feature/num_samples", "image/height", "image/width")
+        )
+    except IndexError as error:
+        raise ValueError("a SequenceExample without frames, spectrogram or sizes") from error
+    mel = np.frombuffer(b"".join(steps), "<f4").reshape(-1, MEL_BINS)[:num_rows]
+    return _record(payload, frames, steps, mel, (height, width))
+
+
+def _record(
+    payload: bytes, frames: Sequence[bytes], steps: Sequence[bytes], mel: np.ndarray, size: tuple[int, int]
+) -> Record:
     wide = mel.astype(np.float64)
     return Record(
         payload=payload,

@@ -32,6 +32,7 @@ from mbt.pipeline import (
     snapshot,
     standing,
     storage,
+    tombstones,
     writer,
 )
 from mbt.pipeline import (
@@ -183,9 +184,10 @@ class _Clips:
 def _read(options: Options, salt: str) -> _Clips:
     annotations = read(options.selection)
     table = plan.clip_table(annotations.rows(), salt)
+    _check_bad_rows(options, table.filter(pc.equal(table["outcome"], Outcome.INVALID.value)))
+    table = tombstones.marked(table, options.root)
     is_valid = pc.equal(table["outcome"], Outcome.NOT_TRIED.value)
     invalid = table.filter(pc.invert(is_valid))
-    _check_bad_rows(options, invalid)
     return _Clips(
         valid=table.filter(is_valid), invalid=invalid, labels=annotations.labels, notes=_notes(annotations, invalid)
     )

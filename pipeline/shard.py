@@ -82,19 +82,19 @@ class Builder:
             for clip in found.absent:
                 self.on_clip(clip["outcome"])
             return Built(index=found, counts=collections.Counter())
-        return self.rebuild(task, rows)
+        old = shard_file.open_shard(self.root, task.predecessor) if task.predecessor else None
+        with old or contextlib.nullcontext():
+            return self.rebuild(task.stem, [row for row in rows if row["outcome"] == Outcome.OK], old)
 
-    def rebuild(self, task: Task, rows: list[dict], expected: Shard | None = None) -> Built:
-        """Like `build`, whether or not the shard is there.
+    def rebuild(self, stem: str, rows: list[dict], old: ShardFile | None, expected: Shard | None = None) -> Built:
+        """Makes a shard, whether or not it is there, of rows that have media.
 
         Raises:
           OtherBytesError: something else than `expected` came out; nothing was published.
         """
-        present = [row for row in rows if row["outcome"] == Outcome.OK]
         counts: collections.Counter = collections.Counter()
-        with shard_file.open_shard(self.root, task.predecessor) or contextlib.nullcontext() as old:
-            entries = self._entries(present, old, counts)
-            return Built(index=shard_file.write(self.root, task.stem, entries, expected), counts=counts)
+        entries = self._entries(rows, old, counts)
+        return Built(index=shard_file.write(self.root, stem, entries, expected), counts=counts)
 
     def _entries(self, rows: list[dict], old: ShardFile | None, counts: collections.Counter) -> Iterator[Entry]:
         for how, entry in self._in_order(rows, old):

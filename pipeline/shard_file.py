@@ -6,6 +6,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Iterable
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -94,7 +95,7 @@ def _write_records(path: str, entries: Iterable[Entry]) -> shard_index.Index:
     checksum = google_crc32c.Checksum()
     absent: list[dict[str, str]] = []
     ids: list[str] = []
-    parts = _IndexParts()
+    parts = IndexParts()
     offset = 0
     with storage.create(path) as file:
         for entry in entries:
@@ -128,7 +129,7 @@ def _absent(entry: Entry, error: UnusableError) -> dict[str, str]:
     }
 
 
-class _IndexParts:
+class IndexParts:
     """Gathers an index, record by record."""
 
     def __init__(self) -> None:
@@ -192,20 +193,21 @@ class ShardFile:
       absent: clip id to what the index says of a clip without a record.
     """
 
-    def __init__(self, root: str, stem: str):
+    def __init__(self, root: str, stem: str, index: shard_index.Index):
         """Opens a shard.
 
+        Args:
+          root: of the dataset.
+          stem: file name without extension.
+          index: its own, or one that says as much of it.
+
         Raises:
-          OSError: its index or its file is not there.
-          CorruptIndexError: its index is damaged, or of another version.
+          OSError: the file is not there.
         """
-        path = storage.join(root, FOLDER, stem)
-        self.index = shard_index.load(storage.read(path + ".index"))
-        self.places = {clip_id: place for place, clip_id in enumerate(self.index.ids)}
-        self.absent = {clip["id"]: clip for clip in self.index.absent}
-        if not storage.exists(path + ".tfrecord"):
-            raise FileNotFoundError(path + ".tfrecord")
-        self._file = storage.open_file(path + ".tfrecord")
+        self.index = index
+        self.places = {clip_id: place for place, clip_id in enumerate(index.ids)}
+        self.absent = {clip["id"]: clip for clip in index.absent}
+        self._file = storage.open_file(storage.join(root, FOLDER, stem + ".tfrecord"))
         self._lock = threading.Lock()
 
     def __enter__(self) -> "ShardFile":
@@ -254,11 +256,22 @@ class ShardFile:
             mel_sum_of_squares=float(row["mel_sum_of_squares"]),
         )
 
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the file, unchecked."""
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(length)
+
     def _payload(self, offset: int, length: int) -> bytes:
         with self._lock:
-            self._file.seek(offset - HEADER_BYTES)
-            framed = self._file.read(HEADER_BYTES + length + FOOTER_BYTES)
+            framed = read_framed(self._file, offset, length)
         return unframed(framed, length)
+
+
+def read_framed(file: BinaryIO, offset: int, length: int) -> bytes:
+    """The bytes of a record whose payload lies there, with those around it; fewer where the file ends."""
+    file.seek(offset - HEADER_BYTES)
+    return file.read(HEADER_BYTES + length + FOOTER_BYTES)
 
 
 def unframed(framed: bytes, length: int) -> bytes:
@@ -280,10 +293,10 @@ def unframed(framed: bytes, length: int) -> bytes:
     return payload
 
 
-def open_shard(root: str, stem: str | None) -> ShardFile | None:
+def open_shard(root: str, stem: str) -> ShardFile | None:
     """The shard of that name; None where there is none, or none that can be read."""
     try:
-        return None if stem is None else ShardFile(root, stem)
+        return ShardFile(root, stem, shard_index.load(storage.read(storage.join(root, FOLDER, stem + ".index"))))
     except (OSError, shard_index.CorruptIndexError):
         return None
 

@@ -179,6 +179,14 @@ def root(output: str) -> str:
     return output.rstrip("/") if "://" in output else os.path.abspath(output)
 
 
+def refuse_others(words: tuple[str, ...]) -> None:
+    """Refuses flags that a command without Beam does not know."""
+    if words:
+        raise FlagsError(
+            f"unknown flag {words[0]}" if words[0].startswith("-") else f"unexpected argument {words[0]!r}"
+        )
+
+
 def check_name(flag: str, value: str | None) -> None:
     """Refuses names that would not do as parts of paths."""
     if value is not None and not _NAME.fullmatch(value):
