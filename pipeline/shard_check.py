@@ -65,7 +65,10 @@ class Range:
 
 def _of_index(index: shard_index.Index) -> list[Range]:
     places = index.records[["offset", "length"]].tolist()
-    return [Range(clip, *place, row) for row, (clip, place) in enumerate(zip(index.ids, places, strict=True))]
+    return [
+        Range(clip, offset, length, place)
+        for place, (clip, (offset, length)) in enumerate(zip(index.ids, places, strict=True))
+    ]
 
 
 def of_rows(rows: Sequence[dict]) -> list[Range]:
