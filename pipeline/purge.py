@@ -10,7 +10,6 @@ import concurrent.futures
 import dataclasses
 import datetime
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mbt.pipeline import dataset as datasets
-from mbt.pipeline import ledger, media, needles, plan, shard_file, snapshot, storage, tombstones, writer
+from mbt.pipeline import ledger, media, needles, parquet, plan, shard_file, snapshot, storage, tombstones, writer
 from mbt.pipeline.errors import IncompleteError, RefusedError
 from mbt.pipeline.shard_file import Entry, ShardFile
 from mbt.pipeline.sources import stays_in_place
@@ -191,7 +190,7 @@ class _Purge:
     def _table(self, manifest: Manifest, columns: Sequence[str] | None = None) -> pa.Table:
         path = storage.join(self._root, snapshot.FOLDER, manifest.snapshot, CLIPS_FILE)
         try:
-            return pq.read_table(io.BytesIO(storage.read(path)), columns=columns)
+            return parquet.table(storage.read(path), columns)
         except (OSError, pa.ArrowException) as error:
             raise RefusedError(f"{path} cannot be read, so its clips are not known: {error}") from error
 

@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import sys
@@ -13,10 +12,9 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from mbt.pipeline import canary, ffmpeg, ledger, needles, repair, snapshot, storage, tombstones, writer
+from mbt.pipeline import canary, ffmpeg, ledger, needles, parquet, repair, snapshot, storage, tombstones, writer
 from mbt.pipeline import dataset as datasets
 from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.shard_check import Checker, Listed, Problem
@@ -184,7 +182,7 @@ class _Verify:
         if hashlib.sha256(data).hexdigest() != manifest.clips_sha256:
             self._add(path, "its digest is not the manifest's", manifest)
             return None
-        return pq.read_table(io.BytesIO(data), columns=_COLUMNS)
+        return parquet.table(data, _COLUMNS)
 
     def _add(self, file: str, detail: str, manifest: Manifest) -> None:
         self._problems.append(Problem(file=file, detail=detail, snapshots=(manifest.snapshot,)))
@@ -227,8 +225,7 @@ class _Verify:
             for name in storage.sizes(storage.join(folder, run)):
                 path = f"{ledger.FOLDER}/{run}/{name}"
                 try:
-                    with storage.open_file(storage.join(self._root, path)) as file:
-                        pq.read_table(file)
+                    parquet.table(storage.read(storage.join(self._root, path)))
                 except (pa.ArrowException, OSError) as error:
                     detail = f"it cannot be read: {str(error).splitlines()[0]}"
                     self._problems.append(Problem(file=path, detail=detail))
