@@ -394,6 +394,9 @@ class _Purge:
                 storage.delete(storage.join(self._root, shard_file.FOLDER, stem + extension))
         storage.delete(*(storage.join(self._root, path) for path in (*found.media, *found.reports)))
         storage.delete_folder(storage.join(self._root, "tmp"))
+        # Nobody else writes, so what is half written is a killed command's.
+        parts = [file.path for file in storage.files(self._root) if file.path.endswith(storage.PART)]
+        storage.delete(*(storage.join(self._root, path) for path in parts))
 
     def _search(self, wanted: needles.Needles) -> Proof:
         files = list(storage.files(self._root))

@@ -198,7 +198,7 @@ class FakeYouTube:
 
     def environment(self) -> dict[str, str]:
         """What a process must have in its environment to find itself in this YouTube."""
-        proxies = {name: self.proxy_url for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
+        proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), self.proxy_url)
         return {"SSL_CERT_FILE": self.ca_file, "NO_PROXY": "", "no_proxy": "", **proxies}
 
     def requests(self) -> int:
@@ -268,7 +268,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 class _Proxy(_Handler):
     """The proxy: CONNECT only."""
 
-    def do_CONNECT(self) -> None:  # noqa: N802
+    def do_CONNECT(self) -> None:
         if not self._allowed():
             self.answer(407, b"", headers={"Proxy-Authenticate": 'Basic realm="fake"'})
             return
@@ -281,7 +281,7 @@ class _Proxy(_Handler):
             with contextlib.closing(inside):
                 type("Site", (_Site,), {"host": host})(inside, self.client_address, self.server)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.youtube.strangers.append(self.path)
         self.answer(404, b"")
 
@@ -297,10 +297,10 @@ class _Site(_Handler):
     host = ""
     video = ""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._route(b"")
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self._route(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
     def _route(self, body: bytes) -> None:

@@ -19,7 +19,7 @@ from mbt.pipeline.verify import ALL, VerifyOptions, verify
 from mbt.schemas import index as shard_index
 from mbt.schemas.manifest import Manifest
 
-PURGED = "clip-2"
+PURGED = "clip-3"  # in one shard with clip-1, whose labels change
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def built(mbt_data, write_csv, clip_folder, six_rows, tmp_path_factory) -> Path:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
         rows = [row | {"video_path": f"{url}/{row['video_path']}"} for row in six_rows]
-        for name, changed in {"a": {}, "b": {"label": "odd"}, "c": {"label": "all"}}.items():
-            write_csv(folder / "clips.csv", [*rows[:3], rows[3] | changed, *rows[4:]])
+        for name, changed in {"a": {}, "b": {"label": "even"}, "c": {"label": "all"}}.items():
+            write_csv(folder / "clips.csv", [rows[0], rows[1] | changed, *rows[2:]])
             build(mbt_data, folder, name)
         server.shutdown()
     shutil.rmtree(folder / "out/snapshots/c")
@@ -187,7 +187,7 @@ def test_purged_twice_ends_the_same(own, mbt_data):
 _KILLED = """
 import os, shutil, signal, sys
 from mbt.pipeline import purge
-options = lambda root: purge.PurgeOptions(root=root, clip_ids=frozenset({"clip-2"}), reason="takedown 7", delete=True)
+options = lambda root: purge.PurgeOptions(root=root, clip_ids=frozenset({"clip-3"}), reason="takedown 7", delete=True)
 
 def killing(function, left):
     def call(*arguments, **named):
