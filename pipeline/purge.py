@@ -1,9 +1,9 @@
 """`mbt-data purge`: removes clips from media, shards, clip tables and reports of every snapshot, and proves it.
 
 The order is what makes it safe to kill: first the tombstones, so that no build brings a clip back; then the needles,
-by which the proof can still search when the bytes are gone; then new shards, and each snapshot's table and manifest,
-which changes at once from the old shards to the new; and only then are old shards and media deleted. Run again, it
-does what is left.
+by which the proof can still search when the bytes are gone; then media and reports are deleted, which are found only by
+what the clip tables still say; then come new shards, and each snapshot's table and manifest, which changes at once from
+the old shards to the new; and only then are the old shards deleted. Run again, it does what is left.
 """
 
 import concurrent.futures
@@ -111,7 +111,7 @@ def purge(options: PurgeOptions) -> tuple[Found, Proof | None]:
 
     Raises:
       RefusedError: no dataset, another writer, a damaged snapshot or shard; nothing was changed.
-      IncompleteError: a record that must be copied turned out damaged; nothing was deleted.
+      IncompleteError: a record that must be copied turned out damaged; the old shards are still there.
     """
     try:
         dataset = datasets.read(options.root)
@@ -143,6 +143,7 @@ class _Purge:
         tombstones.add(self._root, self._ids, self._options.reason)
         wanted = needles.load(self._root) + needles.Needles.of(self._pieces(found))
         needles.save(self._root, wanted)
+        storage.delete(*(storage.join(self._root, path) for path in (*found.media, *found.reports)))
         replaced = self._rewrite_shards(manifests, found)
         for manifest in manifests:
             if manifest.snapshot in found.snapshots:
@@ -392,7 +393,6 @@ class _Purge:
         for stem in found.shards.keys() - new:
             for extension in (".index", ".tfrecord"):  # a shard is there when its index is
                 storage.delete(storage.join(self._root, shard_file.FOLDER, stem + extension))
-        storage.delete(*(storage.join(self._root, path) for path in (*found.media, *found.reports)))
         storage.delete_folder(storage.join(self._root, "tmp"))
         # Nobody else writes, so what is half written is a killed command's.
         parts = [file.path for file in storage.files(self._root) if file.path.endswith(storage.PART)]
