@@ -227,6 +227,15 @@ def test_a_predecessor_that_cannot_be_read_is_as_none(two_days, damage, tmp_path
     assert two_days({**FIVE, "new": State(0, 0, ("a",))})[1] == {DECODED: 6}
 
 
+@given(st.integers(100_000, 10_000_000))
+def test_on_paper_a_fifth_of_a_percent_of_changes_rewrites_less_than_a_tenth(num_clips):
+    """Of clips of 10 s with the default number of shards; as expected of a hash that spreads them evenly."""
+    table = pa.table({"split": ["train"], "start_us": [0], "end_us": [num_clips * 10_000_000]})
+    shards = plan.num_shards(table)["train"]
+    untouched = (1 - 1 / shards) ** (0.002 * num_clips)
+    assert shards.bit_count() == 1 and 1 - untouched < 0.1
+
+
 def newest(root: Path) -> Manifest:
     manifests = [Manifest.from_json(path.read_text()) for path in root.glob("snapshots/*/manifest.json")]
     return max(manifests, key=lambda manifest: manifest.created)

@@ -46,7 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--num_shards",
         type=flags.positive,
         metavar="N",
-        help="shards per split, fixed once a dataset is begun (default: a power of two, about 256 MiB a shard)",
+        help="shards per split, fixed once a dataset is begun (default: a power of two, 128 to 256 MiB a shard)",
     )
     add("--snapshot", metavar="NAME", help="name of the snapshot (default: the time)")
     add(
