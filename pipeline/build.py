@@ -67,13 +67,14 @@ class BuildShards(Worker):
         """Yields the stem of the shard, or why it could not be made."""
         path, task = element
         rows = plan.read_rows(path, task.first_row, task.num_rows) if task.num_rows else []
+        rows = [plan.with_digests(row, task.identity, self._job.media_root) for row in rows]
         try:
-            index = self._builder.build(task, rows)
+            built = self._builder.build(task, rows)
         except (WorkerTroubleError, OSError) as error:
             result: dict = {"error": str(error)}
             yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
         else:
-            result = summary(index)
+            result = summary(built.index) | {"clips": built.counts}
             yield task.stem
         _write_result(self._job.work, task, result)
 
@@ -94,17 +95,19 @@ def read_tasks(path: str) -> Iterator[tuple[str, plan.Task]]:
 def summary(index: shard_index.Index) -> dict:
     """What a snapshot says of a shard, as JSON."""
     data = shard_index.dump(index)
+    mel_sum, mel_sum_of_squares = index.mel_sums()
     return {
         "num_records": len(index.records),
         "bytes": index.shard_bytes,
         "crc32c": f"{index.shard_crc32c:08x}",
         "index_crc32c": f"{shard_index.file_crc32c(data):08x}",
         "num_mel_rows": int(index.records["num_mel_rows"].sum()),
-        "mel_sum": index.mel_sum,
-        "mel_sum_of_squares": index.mel_sum_of_squares,
+        "mel_sum": mel_sum,
+        "mel_sum_of_squares": mel_sum_of_squares,
         "ids": index.ids,
         "offsets": index.records["offset"].tolist(),
         "lengths": index.records["length"].tolist(),
+        "inputs": [digest.hex() for digest in index.records["inputs"].tolist()],
         "absent": index.absent,
     }
 

@@ -119,6 +119,15 @@ def sizes(folder: str) -> Iterator[tuple[str, int]]:
                 yield name, int(found.size)
 
 
+def files(folder: str) -> Iterator[tuple[str, int, float]]:
+    """All objects below a folder: name from there, size in bytes, and when it was written, in seconds since 1970."""
+    start = len(_blob(folder.rstrip("/") + "/").name)
+    for page in _pages(folder, delimiter=None, fields="items(name,size,updated),nextPageToken"):
+        for found in page:
+            if name := found.name[start:]:
+                yield name, int(found.size), found.updated.timestamp()
+
+
 def folders(folder: str) -> Iterator[str]:
     """Names of the folders in a folder; what is in them is not listed."""
     for page in _pages(folder, delimiter="/", fields="prefixes,nextPageToken"):

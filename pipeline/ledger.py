@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mbt.pipeline import storage
+from mbt.pipeline import parquet, storage
 from mbt.schemas.clip import Outcome
 
 FOLDER = "ledger"
@@ -128,8 +128,7 @@ def read(root: str, columns: list[str] | None = None) -> pa.Table:
     for run in storage.folders(folder):
         for name in sorted(storage.sizes(storage.join(folder, run))):
             if name.endswith(".parquet"):
-                with storage.open_file(storage.join(folder, run, name)) as file:
-                    parts.append(pq.read_table(file, columns=columns))
+                parts.append(parquet.table(storage.read(storage.join(folder, run, name)), columns))
     empty = ATTEMPTS.empty_table()
     return pa.concat_tables(parts) if parts else empty.select(columns or empty.column_names)
 

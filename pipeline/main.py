@@ -16,16 +16,23 @@ from mbt.pipeline.commands import (
     export,
     fetch,
     flags,
+    gc,
     list_snapshots,
+    purge,
     refresh,
     report,
     show,
     status,
+    verify,
 )
 from mbt.pipeline.errors import IncompleteError, RefusedError
 
 DESCRIPTION = "Turns annotated video clips into sharded TFRecords, and says why a clip is missing."
-COMMANDS: tuple[ModuleType, ...] = (build, fetch, adopt, status, refresh, list_snapshots, show, diff, report, export)
+COMMANDS: tuple[ModuleType, ...] = (
+    *(build, fetch, adopt, status, refresh),
+    *(list_snapshots, show, diff, report, export),
+    *(verify, gc, purge),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """The commands that read annotations: `fetch`, `import`, `build`, `status`, from the options to the result."""
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -32,6 +33,7 @@ from mbt.pipeline import (
     snapshot,
     standing,
     storage,
+    tombstones,
     writer,
 )
 from mbt.pipeline import (
@@ -55,12 +57,13 @@ _INDICES = pa.list_(pa.int32())
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a build ended with."""
+    """What a build ended with; `clips` counts those of the built shards by how they came into them."""
 
     manifest: Manifest
     is_new: bool
     num_built: int
     num_reused: int
+    clips: collections.Counter
     seconds: float
     clips_path: str
     notes: tuple[str, ...]
@@ -182,9 +185,10 @@ class _Clips:
 def _read(options: Options, salt: str) -> _Clips:
     annotations = read(options.selection)
     table = plan.clip_table(annotations.rows(), salt)
+    _check_bad_rows(options, table.filter(pc.equal(table["outcome"], Outcome.INVALID.value)))
+    table = tombstones.marked(table, options.root)
     is_valid = pc.equal(table["outcome"], Outcome.NOT_TRIED.value)
     invalid = table.filter(pc.invert(is_valid))
-    _check_bad_rows(options, invalid)
     return _Clips(
         valid=table.filter(is_valid), invalid=invalid, labels=annotations.labels, notes=_notes(annotations, invalid)
     )
@@ -352,8 +356,8 @@ class _Build:
         columns = known.with_outcomes(clips.valid, state, drop_removed=self._options.drop_removed)
         clips = dataclasses.replace(clips, valid=clips.valid.schema.empty_table())  # no two copies of millions of rows
         sorted_plan = with_label_indices(plan.with_shards(columns, dataset), dataset)
-        media_root = self._options.selection.media_root
-        tasks = list(plan.tasks(sorted_plan, dataset, datasets.identity(dataset), media_root))
+        media_root, parent = self._options.selection.media_root, snapshot.latest(self._root)
+        tasks = list(plan.tasks(sorted_plan, dataset, datasets.identity(dataset), media_root, parent))
         self._check_disk(sorted_plan, tasks)
         if dataset != existing:
             storage.write(storage.join(self._root, DATASET_FILE), dataset.to_json().encode())
@@ -407,6 +411,9 @@ class _Build:
             name=self._options.snapshot,
             annotations_sha256=_digest(self._options.selection.files),
         )
+        clips_made: collections.Counter = collections.Counter()
+        for task in tasks:
+            clips_made.update((building.read_result(self._work.folder, task) or {})["clips"])
         self._work.end()
         num_reused = sum(f"{task.stem}.index" in there for task in tasks)
         return Result(
@@ -414,6 +421,7 @@ class _Build:
             is_new=is_new,
             num_built=len(tasks) - num_reused,
             num_reused=num_reused,
+            clips=clips_made,
             seconds=0.0,
             clips_path=storage.join(self._root, snapshot.FOLDER, manifest.snapshot, snapshot.CLIPS_FILE),
             notes=clips.notes,

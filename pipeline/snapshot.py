@@ -15,11 +15,12 @@ from mbt.pipeline import storage
 from mbt.pipeline.dataset import DatasetError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.shard import FOLDER as SHARDS
+from mbt.schemas import index as shard_index
 from mbt.schemas.clip import MEL_BINS, Outcome
 from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, Manifest, Shard, Split, mean_and_stddev
 
 FOLDER = "snapshots"
-_ROWS_AT_A_TIME = 65_536
+ROWS_AT_A_TIME = 65_536
 _TOOLS = ("mbt-flax", "apache-beam", "imageio-ffmpeg", "numpy", "protobuf", "pyarrow")
 
 CLIP_ROWS = pa.schema(
@@ -39,12 +40,13 @@ CLIP_ROWS = pa.schema(
         ("record", pa.int32()),
         ("offset", pa.int64()),
         ("length", pa.int64()),
+        ("inputs", pa.binary(shard_index.DIGEST_BYTES)),  # digest of all that the record is made from
     ]
 )
 
 
 @dataclasses.dataclass
-class _Tally:
+class Tally:
     """Running sums of one split."""
 
     shards: list[Shard] = dataclasses.field(default_factory=list)
@@ -55,9 +57,19 @@ class _Tally:
     mel_sum: float = 0.0
     mel_sum_of_squares: float = 0.0
 
+    def add_mel(self, rows: int, total: float, total_of_squares: float) -> None:
+        """Adds the sums of a shard; the order of the shards decides the last bits."""
+        self.mel_rows += rows
+        self.mel_sum += total
+        self.mel_sum_of_squares += total_of_squares
+
+    def mel_statistics(self) -> tuple[float, float]:
+        """Mean and standard deviation."""
+        return mean_and_stddev(self.mel_sum, self.mel_sum_of_squares, self.mel_rows * MEL_BINS)
+
     def split(self) -> Split:
-        count = self.mel_rows * MEL_BINS
-        mean, stddev = mean_and_stddev(self.mel_sum, self.mel_sum_of_squares, count)
+        """What the manifest says of the split."""
+        mean, stddev = self.mel_statistics()
         return Split(
             shards=tuple(self.shards),
             num_clips=self.num_clips,
@@ -70,11 +82,16 @@ class _Tally:
 
 def latest(root: str) -> Manifest | None:
     """The newest snapshot, or None."""
-    manifests = [found for name in storage.folders(storage.join(root, FOLDER)) if (found := _manifest(root, name))]
+    manifests = [found for name in storage.folders(storage.join(root, FOLDER)) if (found := read(root, name))]
     return max(manifests, key=lambda manifest: (manifest.created, manifest.snapshot), default=None)
 
 
-def _manifest(root: str, name: str) -> Manifest | None:
+def read(root: str, name: str) -> Manifest | None:
+    """The manifest of a snapshot; None where it was never finished.
+
+    Raises:
+      FormatError: it is damaged.
+    """
     try:
         return Manifest.from_json(storage.read(storage.join(root, FOLDER, name, MANIFEST_FILE)).decode())
     except FileNotFoundError:
@@ -108,12 +125,12 @@ def publish(
     Returns:
       The manifest, and whether it is new: where nothing differs from the newest snapshot, that one stands.
     """
-    tallies = {split: _Tally() for split in dataset.num_shards}
+    tallies = {split: Tally() for split in dataset.num_shards}
     unassigned: collections.Counter = collections.Counter()
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, CLIP_ROWS, compression="zstd") as writer:
         rows = _tallied(_clip_rows(plan, invalid, results, tallies), tallies, unassigned)
-        while chunk := _take(rows, _ROWS_AT_A_TIME):
+        while chunk := _take(rows, ROWS_AT_A_TIME):
             writer.write_table(pa.Table.from_pylist(chunk, CLIP_ROWS))
     clips = sink.getvalue()
     parent = latest(root)
@@ -150,15 +167,13 @@ def _same(one: Manifest, other: Manifest) -> bool:
 
 
 def _clip_rows(
-    plan: pa.Table, invalid: pa.Table, results: Iterable[tuple[Task, dict]], tallies: dict[str, _Tally]
+    plan: pa.Table, invalid: pa.Table, results: Iterable[tuple[Task, dict]], tallies: dict[str, Tally]
 ) -> Iterator[dict]:
     """A row per annotated clip, in the order of the shards; the invalid ones come last."""
     for task, result in results:
         tally = tallies[task.split]
         tally.shards.append(_shard(task, result))
-        tally.mel_rows += result["num_mel_rows"]
-        tally.mel_sum += result["mel_sum"]
-        tally.mel_sum_of_squares += result["mel_sum_of_squares"]
+        tally.add_mel(result["num_mel_rows"], result["mel_sum"], result["mel_sum_of_squares"])
         places = {clip_id: place for place, clip_id in enumerate(result["ids"])}
         absent = {clip["id"]: clip for clip in result["absent"]}
         for row in plan.slice(task.first_row, task.num_rows).to_pylist():
@@ -170,11 +185,14 @@ def _clip_rows(
 def _placed(row: dict, shard: int, result: dict, places: dict[str, int], absent: dict[str, dict]) -> dict:
     if (record := places.get(row["id"])) is not None:
         place = {"record": record, "offset": result["offsets"][record], "length": result["lengths"][record]}
-        return row | place | {"shard": shard, "outcome": Outcome.OK.value, "reason": "", "detail": ""}
-    return row | {"shard": shard} | absent.get(row["id"], {})
+        inputs = bytes.fromhex(result["inputs"][record])
+        return row | place | {"shard": shard, "outcome": Outcome.OK.value, "reason": "", "detail": "", "inputs": inputs}
+    if (clip := absent.get(row["id"])) is not None:
+        return row | clip | {"shard": shard, "inputs": bytes.fromhex(clip["inputs"])}
+    return row | {"shard": shard}
 
 
-def _tallied(rows: Iterable[dict], tallies: dict[str, _Tally], unassigned: collections.Counter) -> Iterator[dict]:
+def _tallied(rows: Iterable[dict], tallies: dict[str, Tally], unassigned: collections.Counter) -> Iterator[dict]:
     names = CLIP_ROWS.names
     for row in rows:
         tally = tallies.get(row["split"])
@@ -200,4 +218,17 @@ def _shard(task: Task, result: dict) -> Shard:
         crc32c=result["crc32c"],
         index_crc32c=result["index_crc32c"],
         fingerprint=task.fingerprint,
+    )
+
+
+def shard(stem: str, fingerprint: str, index: shard_index.Index) -> Shard:
+    """What a manifest says of a shard."""
+    return Shard(
+        path=f"{SHARDS}/{stem}.tfrecord",
+        index_path=f"{SHARDS}/{stem}.index",
+        num_records=len(index.records),
+        bytes=index.shard_bytes,
+        crc32c=f"{index.shard_crc32c:08x}",
+        index_crc32c=f"{shard_index.file_crc32c(shard_index.dump(index)):08x}",
+        fingerprint=fingerprint,
     )

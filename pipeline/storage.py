@@ -1,6 +1,7 @@
 """Files under ROOT: on this machine, on gs://, or on any other store that Beam's FileSystems knows."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 import shutil
@@ -236,3 +237,31 @@ def delete(*paths: str) -> None:
         else:
             with contextlib.suppress(BeamIOError, FileNotFoundError):
                 FileSystems.delete([path])
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file below a folder: its path from there, its size, and when it was last changed, in seconds since 1970."""
+
+    path: str
+    bytes: int
+    modified: float
+
+
+def files(folder: str) -> Iterator[File]:
+    """All files below a folder, also those that are half written; none where there is no such folder."""
+    if is_local(folder):
+        for base, _, names in os.walk(folder):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(os.path.join(base, name))
+                    path = os.path.relpath(os.path.join(base, name), folder)
+                    yield File(path, status.st_size, status.st_mtime)
+        return
+    if is_gcs(folder):
+        yield from (File(*found) for found in gcs.files(folder))
+        return
+    (match,) = FileSystems.match([join(folder, "**")])
+    prefix = folder.rstrip("/") + "/"
+    for found in match.metadata_list:
+        yield File(found.path.removeprefix(prefix), found.size_in_bytes, found.last_updated_in_seconds)

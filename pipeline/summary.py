@@ -4,6 +4,7 @@ import json
 
 from mbt.pipeline.options import Options
 from mbt.pipeline.run import Result
+from mbt.pipeline.shard import COPIED, DECODED, RELABELLED
 from mbt.pipeline.standing import Status
 from mbt.schemas.clip import Outcome
 
@@ -33,6 +34,9 @@ def _build_json(result: Result) -> dict:
         "new": result.is_new,
         "shards_built": result.num_built,
         "shards_reused": result.num_reused,
+        "clips_decoded": result.clips[DECODED],
+        "clips_copied": result.clips[COPIED],
+        "clips_relabelled": result.clips[RELABELLED],
         "seconds": round(result.seconds, 3),
         "clips": result.clips_path,
         "notes": result.notes,
@@ -57,6 +61,9 @@ def _build_text(result: Result, options: Options) -> str:
     if manifest.unassigned:
         lines.append("rows whose split could not be read:")
         lines += [f"  {count:>8}  {reason}" for reason, count in _by_count(manifest.unassigned)]
+    if result.num_built:
+        relabelled = f", {result.clips[RELABELLED]} relabelled" if result.clips[RELABELLED] else ""
+        lines.append(f"{result.clips[DECODED]} clips decoded, {result.clips[COPIED]} copied{relabelled}")
     news = "snapshot" if result.is_new else "nothing changed; still snapshot"
     lines.append(
         f"{result.num_built} shards built, {result.num_reused} already there, {result.seconds:.1f} s; "

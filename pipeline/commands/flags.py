@@ -158,7 +158,7 @@ def add_build(parser: argparse.ArgumentParser) -> None:
         "--num_shards",
         type=positive,
         metavar="N",
-        help="shards per split, fixed once a dataset is begun (default: a power of two, about 256 MiB a shard)",
+        help="shards per split, fixed once a dataset is begun (default: a power of two, 128 to 256 MiB a shard)",
     )
     add("--snapshot", metavar="NAME", help="name of the snapshot (default: the time)")
     add(
@@ -237,6 +237,14 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
 def root(output: str) -> str:
     """ROOT as every worker finds it."""
     return output.rstrip("/") if "://" in output else os.path.abspath(output)
+
+
+def refuse_others(words: tuple[str, ...]) -> None:
+    """Refuses flags that a command without Beam does not know."""
+    if words:
+        raise FlagsError(
+            f"unknown flag {words[0]}" if words[0].startswith("-") else f"unexpected argument {words[0]!r}"
+        )
 
 
 def check_name(flag: str, value: str | None) -> None:
