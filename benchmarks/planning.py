@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mbt.pipeline import plan, run
+from mbt.pipeline import assemble, plan
 from mbt.pipeline.annotations.read import Selection, read
 from mbt.schemas.manifest import Dataset
 
@@ -34,7 +34,7 @@ def main() -> None:
         )
         table_mib, columns = table.nbytes >> 20, found(table)
         del table
-        planned = run.with_label_indices(plan.with_shards(columns, dataset), dataset)
+        planned = assemble.with_label_indices(plan.with_shards(columns, dataset), dataset)
         plan.write(planned, str(Path(folder) / "plan.parquet"))
         tasks = sum(1 for _ in plan.tasks(planned, dataset, "identity", "/media"))
         done = time.perf_counter()

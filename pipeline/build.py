@@ -15,8 +15,9 @@ import apache_beam as beam
 from mbt.pipeline import canary, ffmpeg, plan, storage
 from mbt.pipeline.ffmpeg import WorkerTroubleError
 from mbt.pipeline.job import Job, Worker
-from mbt.pipeline.shard import Builder
+from mbt.pipeline.shard import Builder, MediaWantedError
 from mbt.schemas import index as shard_index
+from mbt.schemas.statistics import Statistics
 
 RESULTS_FOLDER = "results"
 
@@ -70,8 +71,11 @@ class BuildShards(Worker):
         rows = [plan.with_digests(row, task.identity, self._job.media_root) for row in rows]
         try:
             built = self._builder.build(task, rows)
+        except MediaWantedError as error:
+            result: dict = {"error": str(error), "wanted": error.clips}
+            yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
         except (WorkerTroubleError, OSError) as error:
-            result: dict = {"error": str(error)}
+            result = {"error": str(error)}
             yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
         else:
             result = summary(built.index) | {"clips": built.counts}
@@ -95,15 +99,12 @@ def read_tasks(path: str) -> Iterator[tuple[str, plan.Task]]:
 def summary(index: shard_index.Index) -> dict:
     """What a snapshot says of a shard, as JSON."""
     data = shard_index.dump(index)
-    mel_sum, mel_sum_of_squares = index.mel_sums()
     return {
         "num_records": len(index.records),
         "bytes": index.shard_bytes,
         "crc32c": f"{index.shard_crc32c:08x}",
         "index_crc32c": f"{shard_index.file_crc32c(data):08x}",
-        "num_mel_rows": int(index.records["num_mel_rows"].sum()),
-        "mel_sum": mel_sum,
-        "mel_sum_of_squares": mel_sum_of_squares,
+        "statistics": Statistics.of(index).to_json(),
         "ids": index.ids,
         "offsets": index.records["offset"].tolist(),
         "lengths": index.records["length"].tolist(),

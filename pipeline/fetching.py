@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
-import pyarrow.parquet as pq
 
-from mbt.pipeline import availability, download, fetch, ffmpeg, ledger, plan, proxies, runner, storage, youtube
+from mbt.pipeline import availability, download, fetch, ffmpeg, ledger, parquet, plan, proxies, runner, storage, youtube
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.job import Job, Worker
@@ -118,7 +117,7 @@ class FetchClips(Worker):
                     signature=row["known_signature"],
                     tools=answer.by,
                 )
-                _append(writer, row, 1, fetched)
+                append(writer, row, 1, fetched)
                 self._reporter.report(fetched.outcome)
                 outcomes.append(fetched.outcome.value)
         for row in itertools.chain.from_iterable(of_source.values()):
@@ -134,7 +133,7 @@ class FetchClips(Worker):
         outcomes = []
         last: dict[str, str] = {}
         for row, attempt, fetched in self._attempts(group):
-            _append(writer, row, attempt, fetched)
+            append(writer, row, attempt, fetched)
             outcomes.append(fetched.outcome.value)
             last[row["id"]] = fetched.outcome.value
         for row in group:
@@ -157,7 +156,7 @@ class FetchClips(Worker):
 def fetch_ranges(path: str) -> Iterator[tuple[str, int, int]]:
     """Cuts a plan into ranges of rows, never between two clips of one source."""
     with storage.open_file(path) as file:
-        sources = pq.read_table(file, columns=["source"])["source"]
+        sources = parquet.table(file.read(), ["source"])["source"]
     first = 0
     while first < len(sources):
         last = min(first + ROWS_PER_RANGE, len(sources))
@@ -192,7 +191,8 @@ def _still_there(row: dict) -> bool:
     return row["known_outcome"] == Outcome.OK and fetch.signature(row["source"]) == row["known_signature"]
 
 
-def _append(writer: ledger.Writer, row: dict, attempt: int, fetched: fetch.Fetched) -> None:
+def append(writer: ledger.Writer, row: dict, attempt: int, fetched: fetch.Fetched) -> None:
+    """Writes an attempt for a clip to the ledger."""
     writer.append(
         clip_id=row["id"],
         attempt=attempt,

@@ -37,6 +37,7 @@ from mbt.schemas.manifest import (
     ShardChange,
     Split,
 )
+from mbt.schemas.statistics import Statistics
 from mbt.schemas.tfrecord import CorruptRecordError
 
 _KEPT = ("id", "split", "file", "line", "shard")  # columns of a purged clip's row that stay
@@ -330,7 +331,10 @@ class _Purge:
         )
         amended = dataclasses.replace(
             manifest,
-            splits={name: self._split(name, split, table, replaced) for name, split in manifest.splits.items()},
+            splits={
+                name: self._split(name, split, table, replaced, manifest.labels)
+                for name, split in manifest.splits.items()
+            },
             unassigned=_lost(table.filter(_is_unassigned(table, manifest))),
             clips_sha256=amendment.new_clips_sha256,
             amended=(*manifest.amended, amendment),
@@ -339,7 +343,9 @@ class _Purge:
         storage.write(storage.join(folder, CLIPS_FILE), data)
         storage.write(storage.join(folder, MANIFEST_FILE), amended.to_json().encode())
 
-    def _split(self, name: str, split: Split, table: pa.Table, replaced: Mapping[str, Shard]) -> Split:
+    def _split(
+        self, name: str, split: Split, table: pa.Table, replaced: Mapping[str, Shard], labels: tuple[str, ...]
+    ) -> Split:
         shards = tuple(replaced.get(shard.path, shard) for shard in split.shards)
         changed = dataclasses.replace(
             split,
@@ -349,12 +355,11 @@ class _Purge:
         )
         if shards == split.shards:
             return changed
-        tally = snapshot.Tally()
+        statistics = Statistics()
         for shard in shards:
             index = shard_index.load(storage.read(storage.join(self._root, shard.index_path)))
-            tally.add_mel(int(index.records["num_mel_rows"].sum()), *index.mel_sums())
-        mean, stddev = tally.mel_statistics()
-        return dataclasses.replace(changed, mel_mean=mean, mel_stddev=stddev)
+            statistics.add(Statistics.of(index))
+        return dataclasses.replace(changed, **statistics.of_split(labels))
 
     def _without(self, table: pa.Table, manifest: Manifest, replaced: Mapping[str, Shard]) -> pa.Table:
         """The clip table with the clips' rows emptied, and with the places that the other records have now."""

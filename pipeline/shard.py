@@ -12,7 +12,7 @@ from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.record import Context, Record, encode, relabelled
 from mbt.pipeline.shard_file import Entry, ShardFile
-from mbt.pipeline.sources import data_path, media_id
+from mbt.pipeline.sources import data_path, media_id, stays_in_place
 from mbt.schemas import index as shard_index
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import Shard
@@ -28,6 +28,14 @@ RELABELLED = "relabelled"
 
 # A file that was whole when its digest was taken and is gone now: not a property of the clip.
 _VANISHED = "missing"
+
+
+class MediaWantedError(WorkerTroubleError):
+    """Clips whose media were deleted, and of which no record can be taken over either."""
+
+    def __init__(self, clips: list[str]):
+        super().__init__(f"the media of {len(clips)} clips were deleted, such as {clips[0]!r}")
+        self.clips = clips
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,8 +91,11 @@ class Builder:
                 self.on_clip(clip["outcome"])
             return Built(index=found, counts=collections.Counter())
         old = shard_file.open_shard(self.root, task.predecessor) if task.predecessor else None
+        present = [row for row in rows if row["outcome"] == Outcome.OK]
         with old or contextlib.nullcontext():
-            return self.rebuild(task.stem, [row for row in rows if row["outcome"] == Outcome.OK], old)
+            if wanted := [row["id"] for row in present if not _has_media(row) and not _is_held(row, old)]:
+                raise MediaWantedError(wanted)
+            return self.rebuild(task.stem, present, old)
 
     def rebuild(self, stem: str, rows: list[dict], old: ShardFile | None, expected: Shard | None = None) -> Built:
         """Makes a shard, whether or not it is there, of rows that have media.
@@ -125,14 +136,11 @@ class Builder:
 
     def _taken_over(self, row: dict, old: ShardFile | None) -> tuple[str, Record | UnusableError] | None:
         """What the old shard has of a clip, if that is still true and its bytes are whole."""
-        if old is None:
+        if old is None or not _is_held(row, old):
             return None
-        if (clip := old.absent.get(row["id"])) is not None and clip["content"] == row["content"].hex():
+        if (clip := old.absent.get(row["id"])) is not None:
             return COPIED, UnusableError(clip["reason"], clip["detail"])
-        place = old.places.get(row["id"])
-        if place is None or old.index.records[place]["content"].tobytes() != row["content"]:
-            return None
-        return self._taken_record(row, old, place)
+        return self._taken_record(row, old, old.places[row["id"]])
 
     def _taken_record(self, row: dict, old: ShardFile, place: int) -> tuple[str, Record] | None:
         try:
@@ -144,6 +152,8 @@ class Builder:
         return RELABELLED, relabelled(self._context(row), record)
 
     def _decoded(self, row: dict) -> Record | UnusableError:
+        if not _has_media(row):
+            raise MediaWantedError([row["id"]])
         path = storage.join(self.root, row["media"]) if row["media"] else row["source"]
         try:
             with storage.local_copy(path) as copy:
@@ -179,3 +189,18 @@ class Builder:
             label_indices=row["label_indices"],
             label_strings=row["labels"],
         )
+
+
+def _has_media(row: dict) -> bool:
+    """Whether there is a file to decode: in the store, or in place on this machine."""
+    return bool(row["media"]) or stays_in_place(row["source"])
+
+
+def _is_held(row: dict, old: ShardFile | None) -> bool:
+    """Whether the old shard has a clip, made of the same media."""
+    if old is None:
+        return False
+    if (clip := old.absent.get(row["id"])) is not None:
+        return clip["content"] == row["content"].hex()
+    place = old.places.get(row["id"])
+    return place is not None and old.index.records[place]["content"].tobytes() == row["content"]

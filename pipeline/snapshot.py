@@ -16,8 +16,9 @@ from mbt.pipeline.dataset import DatasetError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.shard import FOLDER as SHARDS
 from mbt.schemas import index as shard_index
-from mbt.schemas.clip import MEL_BINS, Outcome
-from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, Manifest, Shard, Split, mean_and_stddev
+from mbt.schemas.clip import Outcome
+from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, Manifest, Shard, Split
+from mbt.schemas.statistics import Statistics
 
 FOLDER = "snapshots"
 ROWS_AT_A_TIME = 65_536
@@ -53,30 +54,16 @@ class Tally:
     num_clips: int = 0
     num_records: int = 0
     lost: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    mel_rows: int = 0
-    mel_sum: float = 0.0
-    mel_sum_of_squares: float = 0.0
+    statistics: Statistics = dataclasses.field(default_factory=Statistics)
 
-    def add_mel(self, rows: int, total: float, total_of_squares: float) -> None:
-        """Adds the sums of a shard; the order of the shards decides the last bits."""
-        self.mel_rows += rows
-        self.mel_sum += total
-        self.mel_sum_of_squares += total_of_squares
-
-    def mel_statistics(self) -> tuple[float, float]:
-        """Mean and standard deviation."""
-        return mean_and_stddev(self.mel_sum, self.mel_sum_of_squares, self.mel_rows * MEL_BINS)
-
-    def split(self) -> Split:
+    def split(self, labels: tuple[str, ...]) -> Split:
         """What the manifest says of the split."""
-        mean, stddev = self.mel_statistics()
         return Split(
             shards=tuple(self.shards),
             num_clips=self.num_clips,
             num_records=self.num_records,
             lost=dict(sorted(self.lost.items())),
-            mel_mean=mean,
-            mel_stddev=stddev,
+            **self.statistics.of_split(labels),
         )
 
 
@@ -141,7 +128,7 @@ def publish(
         parent=parent.snapshot if parent else None,
         created=created.isoformat(timespec="microseconds"),
         labels=dataset.labels,
-        splits={split: tally.split() for split, tally in tallies.items()},
+        splits={split: tally.split(dataset.labels) for split, tally in tallies.items()},
         annotations_sha256=annotations_sha256,
         tool_versions={tool: metadata.version(tool) for tool in _TOOLS},
         unassigned=dict(sorted(unassigned.items())),
@@ -173,7 +160,7 @@ def _clip_rows(
     for task, result in results:
         tally = tallies[task.split]
         tally.shards.append(_shard(task, result))
-        tally.add_mel(result["num_mel_rows"], result["mel_sum"], result["mel_sum_of_squares"])
+        tally.statistics.add(Statistics.from_json(result["statistics"]))
         places = {clip_id: place for place, clip_id in enumerate(result["ids"])}
         absent = {clip["id"]: clip for clip in result["absent"]}
         for row in plan.slice(task.first_row, task.num_rows).to_pylist():

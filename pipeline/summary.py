@@ -2,8 +2,8 @@
 
 import json
 
+from mbt.pipeline.assemble import Result
 from mbt.pipeline.options import Options
-from mbt.pipeline.run import Result
 from mbt.pipeline.shard import COPIED, DECODED, RELABELLED
 from mbt.pipeline.standing import Status
 from mbt.schemas.clip import Outcome

@@ -82,6 +82,10 @@ class Split:
       lost: number of lost clips by "outcome/reason".
       mel_mean: mean of all valid spectrogram values.
       mel_stddev: their standard deviation.
+      seconds: length of all records.
+      shortest_s: of the shortest record.
+      longest_s: of the longest.
+      class_counts: records by label, of the labels that have any, in the order of the label map.
     """
 
     shards: tuple[Shard, ...]
@@ -90,6 +94,10 @@ class Split:
     lost: dict[str, int]
     mel_mean: float
     mel_stddev: float
+    seconds: float = 0.0
+    shortest_s: float = 0.0
+    longest_s: float = 0.0
+    class_counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -182,3 +182,33 @@ def test_killed_the_old_snapshot_stays_and_the_new_one_is_whole(server, write_cl
         assert shards(root, old) == before
     assert run("refresh", NOW)["splits"]["train"]["records"] == 40
     assert shards(root, old) == before
+
+
+def test_media_may_be_deleted_once_they_are_in_shards(server, write_clips, run, tmp_path):
+    for number in range(6):
+        server.files[f"clip{number}.mp4"] = server.films[number]
+    labels = {f"clip{number}": "a" for number in range(5)}
+    write_clips(labels)
+    root = tmp_path / "out"
+    run("build", "--num_shards=2", "--keep_media=no")
+    assert not list((root / "media").rglob("*.mp4"))
+    server.requests.clear()
+    assert run("build", "--keep_media=no")["new"] is False and server.requests == []
+    # A new clip and a new label: what the shards hold is taken from there.
+    write_clips(labels | {"clip1": "b", "clip5": "a"})
+    built = run("build", "--keep_media=no")
+    assert server.requests == ["clip5.mp4"] and built["clips_decoded"] == 1 and built["clips_relabelled"] == 1
+    # Where they do not have it, it is fetched again.
+    newest = manifests(root)[-1]
+    for split in newest.splits.values():
+        for shard in split.shards:
+            (root / shard.path).unlink()
+            (root / shard.index_path).unlink()
+    server.requests.clear()
+    built = run("build", "--keep_media=no")
+    assert sorted(server.requests) == [f"clip{number}.mp4" for number in range(6)]
+    assert built["splits"]["train"]["records"] == 6 and not list((root / "media").rglob("*.mp4"))
+    run("build", "--num_shards=2", output="anew")
+    (anew,) = manifests(tmp_path / "anew")
+    mine = shards(root, manifests(root)[-1])
+    assert shards(tmp_path / "anew", anew) == mine

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mbt.pipeline import plan, run
+from mbt.pipeline import assemble, plan
 from mbt.pipeline.annotations.rows import Row
 from mbt.pipeline.media import digest_of
 from mbt.pipeline.shard import COPIED, DECODED, RELABELLED, Builder
@@ -79,7 +79,7 @@ def planned(state: dict[str, State], media: list[Path], num_shards: int) -> tupl
     values = {"outcome": ["ok"] * len(table), "media": files, "digest": digests}
     columns |= {name: pa.chunked_array([pa.array(value, pa.string())]) for name, value in values.items()}
     columns["media_start_us"] = pa.chunked_array([pa.repeat(pa.scalar(0, pa.int64()), len(table))])
-    return run.with_label_indices(plan.with_shards(columns, dataset), dataset), dataset
+    return assemble.with_label_indices(plan.with_shards(columns, dataset), dataset), dataset
 
 
 def builder(root: Path, program: str) -> Builder:
