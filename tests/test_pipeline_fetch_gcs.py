@@ -81,6 +81,31 @@ def copy(path: Path, target: Path) -> str:
     return str(target)
 
 
+def test_refresh_diff_and_verify_on_gs(gcs, mbt_data_on, server, write_csv, tmp_path):
+    write_csv(tmp_path / "clips.csv", rows_of([f"{server.url}/{number}.mp4" for number in range(5)]))
+    root = gcs.root("refreshed")
+    mbt_data_on("build", root, "--num_shards=2", "--snapshot=first")
+    gone = server.files.pop("0.mp4")
+    server.files["5.mp4"] = gone
+    write_csv(tmp_path / "clips.csv", rows_of([f"{server.url}/{number}.mp4" for number in range(6)]))
+    server.requests.clear()
+    words = ["--older_than=0s", "--recheck=ok", "--removed=drop", "--snapshot=second"]
+    refreshed = mbt_data_on("refresh", root, *words)
+    assert refreshed["splits"]["train"]["records"] == 5 and refreshed["clips_decoded"] == 1
+    assert server.requests == ["5.mp4"] and sorted(server.heads) == [f"{number}.mp4" for number in range(5)]
+    for command in (["verify", "--snapshot=all"], ["diff", "first", "second"]):
+        done = subprocess.run(
+            [MBT_DATA, *command, f"--output={root}", "--json"],
+            env=os.environ | gcs.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    split = json.loads(done.stdout)["splits"]["train"]
+    assert "gone/http_404" in json.dumps(split)
+
+
 def test_import_into_gs(gcs, mbt_data_on, server, write_csv, clip_folder, tmp_path):
     rows = [
         {"video_path": f"{server.url}/{n}.mp4", "start": 0, "end": 1, "label": "a", "id": f"c{n}"} for n in range(3)
