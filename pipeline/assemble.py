@@ -21,6 +21,9 @@ from mbt.schemas.manifest import DATASET_FILE, Dataset, Manifest
 
 _DISK_SLACK_BYTES = 64 << 20
 _ROWS_AT_A_TIME = 16_384
+_ROUNDS = 5
+# Clips that were refused, beyond which a split would shrink because we are throttled.
+_BLOCKED_SHARE = 0.1
 # As numbers of attempts, which order the words of a run.
 _BEFORE, _AFTER = 0, 1 << 20
 _NAMES = pa.list_(pa.string())
@@ -67,10 +70,13 @@ class Assembly:
             storage.write(storage.join(self._root, DATASET_FILE), dataset.to_json().encode())
         there = self._shard_names()
         table, tasks = self._planned(clips.valid, dataset)
+        self._check_not_throttled(table)
         self._check_disk(table, tasks)
         self._build(table, tasks)
-        if wanted := self._wanted(tasks):
-            # Their media were deleted once they were in a shard, and now another record is to be made of them.
+        for _ in range(_ROUNDS):
+            # Their media were deleted once they were in a shard, or damaged, and a new record is to be made of them.
+            if not (wanted := self._wanted(tasks)):
+                break
             self._fetch_again(clips.valid, wanted)
             table, tasks = self._planned(clips.valid, dataset)
             self._build(table, tasks)
@@ -88,6 +94,24 @@ class Assembly:
         media_root, parent = self._options.selection.media_root, snapshot.latest(self._root)
         return table, list(plan.tasks(table, dataset, datasets.identity(dataset), media_root, parent))
 
+    def _check_not_throttled(self, table: pa.Table) -> None:
+        """Refuses to publish a split that is small only because servers refused us.
+
+        Raises:
+          IncompleteError: too many clips are blocked, or one that is in the newest snapshot is not there for a while.
+        """
+        blocked = pc.sum(pc.equal(table["outcome"], Outcome.BLOCKED.value)).as_py() or 0
+        if blocked > _BLOCKED_SHARE * len(table):
+            raise IncompleteError(
+                f"{blocked} of {len(table)} clips were refused to us, such as {self._first(table, Outcome.BLOCKED)}. "
+                "Nothing was published, for that says nothing about the clips. Go on with the same command later; "
+                "--sleep, --cookies and --proxies help, or leave out what is never granted"
+            )
+
+    def _first(self, table: pa.Table, outcome: Outcome) -> str:
+        row = table.filter(pc.equal(table["outcome"], outcome.value)).slice(0, 1).to_pylist()[0]
+        return f"{row['id']!r} ({row['reason']})"
+
     def _wanted(self, tasks: list[plan.Task]) -> list[str]:
         """Clips of which a new record is to be made, and whose media were deleted."""
         results = (building.read_result(self._work.folder, task) for task in tasks)
@@ -103,7 +127,8 @@ class Assembly:
         """Deletes fetched media that are in shards now; the ledger says so first, so that it is true when killed."""
         store = media.listing(self._root)
         found = known.of(valid, ledger.state(self._root))
-        held = pc.and_(pc.not_equal(found["media"], ""), known.is_remote(valid))
+        held = pc.and_(known.is_there(found), known.is_remote(valid))
+        held = pc.and_(held, pc.not_equal(found["signature"], ledger.RELEASED))
         rows, found = valid.filter(held), found.filter(held)
         released = (
             fetch.Fetched(
@@ -111,7 +136,9 @@ class Assembly:
                 reason=word["reason"],
                 detail=word["detail"],
                 digest=word["digest"],
+                media=word["media"],
                 media_start_us=word["media_start_us"],
+                signature=ledger.RELEASED,
             )
             for word in found.to_pylist()
         )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 
 import pyarrow as pa
 
@@ -10,6 +11,7 @@ from mbt.pipeline import canary, plan, storage, writer
 from mbt.schemas.index import VERSION as INDEX_VERSION
 from mbt.schemas.manifest import DATASET_FILE, Dataset, FormatError
 
+_TMP = re.compile(r"run-\d+|shards$|purge|repair|verify")
 _OURS = {DATASET_FILE, "media", "ledger", "shards", "snapshots", "tmp"}
 
 
@@ -28,6 +30,12 @@ def check_output(root: str) -> None:
     if not os.path.isdir(root):
         raise DatasetError(f"--output={root} is not a folder")
     names = {name for name in os.listdir(root) if not writer.is_lock(name)}
+    tmp = os.path.join(root, "tmp")
+    strange = (
+        [name for name in os.listdir(tmp) if not _TMP.match(name)] if "tmp" in names and os.path.isdir(tmp) else []
+    )
+    if strange:
+        raise DatasetError(f"--output={root}: tmp/{strange[0]} is not of a dataset: choose another folder")
     if DATASET_FILE not in names and names - _OURS:
         raise DatasetError(f"--output={root} is not empty and holds no dataset: choose another folder")
 

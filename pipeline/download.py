@@ -44,8 +44,8 @@ class _CutError(Exception):
 
 def download(
     url: str, path: str, limits: Limits, proxy: str | None = None, on_bytes: Callable[[int], None] = lambda count: None
-) -> int:
-    """Fetches a URL into a new file; returns its size in bytes.
+) -> bool:
+    """Fetches a URL into a new file; returns whether it is known to be whole.
 
     A connection that is cut is taken up again where it broke, if the server can (RFC 9110, sections 13.1.5 and 14).
 
@@ -102,14 +102,15 @@ class _Transfer:
         self._total: int | None = None
         self._validator = ""
         self._done = False
+        self._sure = False
 
-    def run(self) -> int:
+    def run(self) -> bool:
         """All of it."""
         with open(self._path, "wb", buffering=0) as file:
             for resumes in range(RESUMES + 1):
                 try:
                     while not self._receive(file):
-                        pass  # a server may send less than it was asked for
+                        self._check_limits()  # a server may send less than it was asked for
                     break
                 except (_CutError, urllib3.exceptions.HTTPError, requests.exceptions.ConnectionError) as error:
                     stalled = isinstance(error, urllib3.exceptions.TimeoutError | requests.exceptions.Timeout)
@@ -118,7 +119,7 @@ class _Transfer:
         if not self._size:
             raise FetchError(_transient("empty", "the server sent 0 bytes"))
         self._done = True
-        return self._size
+        return self._sure
 
     def close(self) -> None:
         """Leaves nothing that is not whole."""
@@ -132,21 +133,26 @@ class _Transfer:
             headers |= {"Range": f"bytes={self._size}-", "If-Range": self._validator}
         with _get(self._url, headers, (CONNECT_TIMEOUT_S, self._limits.read_timeout_s), self._proxies) as response:
             self._begin(response, file)
+            before = self._size
             while piece := response.raw.read1(_CHUNK_BYTES, decode_content=False):
                 file.write(piece)
                 self._size += len(piece)
                 self._on_bytes(len(piece))
                 self._check_limits()
-        if self._total is not None and self._size < self._total and response.status_code == 200:
+        self._sure = self._total is not None or response.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        whole = self._total is None or self._size >= self._total
+        if not whole and (response.status_code == 200 or self._size == before):
             raise _CutError(f"{self._size} of {self._total} bytes came")
-        return self._total is None or self._size >= self._total
+        return whole
 
     def _begin(self, response: requests.Response, file) -> None:
         """Checks the status, and where the bytes that follow belong."""
         if response.status_code == 206:
             first, total = _content_range(response.headers.get("Content-Range", ""))
-            if first != self._size:
+            if first != self._size or total is None:
                 raise FetchError(_transient("bad_range", f"asked for byte {self._size}, the server sent from {first}"))
+            if self._size and (total != self._total or self._tag(response) != self._validator):
+                raise FetchError(_transient("changed", "the file changed while it was being downloaded"))
             self._total = total
         elif response.status_code == 200:
             file.truncate(0)
@@ -158,8 +164,12 @@ class _Transfer:
             raise FetchError(classify_status(response.status_code, response.headers))
         if self._total is not None and self._total > self._limits.max_bytes:
             raise FetchError(self._too_large(f"{self._total} bytes"))
+        self._validator = self._tag(response)
+
+    def _tag(self, response: requests.Response) -> str:
+        """What tells one version of a file from another: a strong ETag, or a date (RFC 9110, section 8.8)."""
         strong = response.headers.get("ETag", "")
-        self._validator = strong if strong.startswith('"') else response.headers.get("Last-Modified", "")
+        return strong if strong.startswith('"') else response.headers.get("Last-Modified", "")
 
     def _check_limits(self) -> None:
         seconds = time.monotonic() - self._started
@@ -167,7 +177,8 @@ class _Transfer:
             raise FetchError(self._too_large("it does not end"))
         if seconds > self._limits.time_limit_s:
             raise FetchError(_transient("too_slow", f"not done after {self._limits.time_limit_s:.0f} s"))
-        if seconds > _PATIENCE_S and self._size < SLOWEST_BYTES_PER_SECOND * seconds:
+        slowest = min(SLOWEST_BYTES_PER_SECOND, (self._limits.bytes_per_second or SLOWEST_BYTES_PER_SECOND) / 4)
+        if seconds > _PATIENCE_S and self._size < slowest * seconds:
             raise FetchError(_transient("too_slow", f"{self._size} bytes in {seconds:.0f} s"))
         if self._limits.bytes_per_second:
             time.sleep(max(0.0, self._size / self._limits.bytes_per_second - seconds))
@@ -224,7 +235,8 @@ def _addresses(host: str) -> set[str]:
 
 
 def _bad_redirect(where: str) -> Failure:
-    return Failure(outcome=Outcome.UNUSABLE, reason="bad_redirect", detail=f"the server redirects {where}", tries=1)
+    # A network's login page does so too.
+    return Failure(outcome=Outcome.TRANSIENT, reason="bad_redirect", detail=f"the server redirects {where}", tries=1)
 
 
 def _content_range(text: str) -> tuple[int, int | None]:
@@ -251,7 +263,7 @@ def _failure(error: requests.exceptions.RequestException) -> Failure:
     ):
         if isinstance(error, kind):
             return _transient(reason, type(error).__name__)
-    if isinstance(error, ValueError):  # what requests raises for a URL that is none
+    if isinstance(error, kinds.InvalidURL | kinds.MissingSchema) and not isinstance(error, kinds.InvalidProxyURL):
         return Failure(outcome=Outcome.INVALID, reason="bad_url", detail=type(error).__name__, tries=1)
     return _transient("request_failed", type(error).__name__)
 

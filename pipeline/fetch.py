@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import random
+import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -27,9 +29,11 @@ LONGEST_BACKOFF_S = 60.0
 PROBE_TRIES = 3  # of media on which this machine fails
 # A file that is this much longer than its clip is cut: what nobody reads is not kept.
 CUT_FROM_US = 20 * MICROSECONDS
-# A lab's copy whose name has no time is the whole video if it reaches the clip's end, and the clip if it is as short.
+# A lab's copy whose name has no time is the clip if it is not longer than this, and else the whole video.
 _COPY_SLACK_US = MICROSECONDS
 _NOT_MEDIA = "not_media"
+_BAD_COPY = "bad_copy"
+_IN_STORE = f"{media.FOLDER}/"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -67,6 +71,7 @@ class _Arrived:
     path: str
     starts_at_us: int = 0
     tools: str = ""
+    is_whole: bool = True  # or what came until the server closed, which may be all
 
 
 Attempts = Iterator[tuple[dict, int, Fetched]]
@@ -93,8 +98,8 @@ def local(path: str) -> Fetched:
     """Takes note of a file that stays where it is."""
     before = signature(path)
     try:
-        if os.path.isdir(path):
-            return Fetched(outcome=Outcome.INVALID, reason="not_a_file", detail=f"{path} is a folder")
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return Fetched(outcome=Outcome.INVALID, reason="not_a_file", detail=f"{path} is a folder or a device")
         digest, size = hashlib.sha256(), 0
         with open(path, "rb", buffering=0) as file:
             while chunk := file.read(_CHUNK_BYTES):
@@ -143,19 +148,19 @@ class Fetcher:
         Clips that were not tried, because the run is to stop, are not yielded.
         """
         source = rows[0]["source"]
-        if stays_in_place(source) and not rows[0]["copy"]:
-            fetched = local(source)
-            yield from ((row, 1, fetched) for row in rows)
-            return
         copies = [row for row in rows if row["copy"]]
         wanted = [row for row in rows if not row["copy"]]
+        if wanted and stays_in_place(source):
+            fetched = local(source)
+            yield from ((row, 1, fetched) for row in wanted)
+            wanted = []
         try:
             for row in copies:
                 adopted = self._adopted(row)
-                if adopted is None:
-                    wanted.append(row)
-                else:
+                if adopted is not None:
                     yield row, 1, adopted
+                elif row["copy"].startswith(_IN_STORE):
+                    wanted.append(row)
             if wanted:
                 yield from self._fetched(source, wanted)
         except StopError as error:
@@ -216,17 +221,17 @@ class Fetcher:
             return _Arrived(path=got.path, starts_at_us=got.starts_at_us, tools=got.tools)
         path = os.path.join(folder, f"download{_extension(source)}")
         if is_url(source):
-            download.download(source, path, self.limits, proxy, self.on_bytes)
-            return _Arrived(path=path, tools=f"requests {download.requests.__version__}")
+            is_whole = download.download(source, path, self.limits, proxy, self.on_bytes)
+            return _Arrived(path=path, tools=f"requests {download.requests.__version__}", is_whole=is_whole)
         self.on_bytes(_copied(source, path, self.limits.max_bytes))
         return _Arrived(path=path)
 
     def _adopted(self, row: dict) -> Fetched | None:
         """Takes media that are already there: stored by a run that was killed, or a lab's own copy.
 
-        None where what the store holds is not whole.
+        None where what the store holds is not whole, or the copy is no better than what is known of the clip.
         """
-        if row["copy"].startswith(media.FOLDER + "/"):
+        if row["copy"].startswith(_IN_STORE):
             path = storage.join(self.root, row["copy"])
             digest, size = media.digest_of(path)
             if not media.is_whole(path, digest):
@@ -234,28 +239,38 @@ class Fetcher:
                 return None
             start_us = media.start_of(path)
             return Fetched(outcome=Outcome.OK, bytes=size, digest=digest, media=row["copy"], media_start_us=start_us)
-        with self._spool() as folder:
-            return self._copy_kept(row, folder)
+        try:
+            with self._spool() as folder:
+                fetched = self._copy_kept(row, folder)
+        except (FetchError, OSError, WorkerTroubleError) as error:
+            fetched = Fetched(outcome=Outcome.TRANSIENT, reason=_BAD_COPY, detail=type(error).__name__)
+        if fetched.outcome == Outcome.OK:
+            return fetched
+        if settled(row["known_outcome"], ""):
+            return None
+        # A bad copy says nothing about the clip.
+        why = f"{row['copy']}: {fetched.reason} {fetched.detail}".strip()
+        return Fetched(outcome=Outcome.TRANSIENT, reason=_BAD_COPY, detail=why, tools="import")
 
     def _copy_kept(self, row: dict, folder: str) -> Fetched:
         """Puts a lab's copy into the store, by a hard link where the file system can."""
-        noted = local(row["copy"])
-        if noted.outcome != Outcome.OK:
-            return dataclasses.replace(noted, media="")
+        original = os.path.realpath(row["copy"])
+        if not stat.S_ISREG(os.stat(original).st_mode):
+            return Fetched(outcome=Outcome.TRANSIENT, reason=_BAD_COPY, detail="not a file")
         path = os.path.join(folder, f"copy{_extension(row['copy'])}")
         try:
-            os.link(row["copy"], path)
+            os.link(original, path)
         except OSError:
-            _copied(row["copy"], path, self.limits.max_bytes)
+            _copied(original, path, self.limits.max_bytes)
         starts_at_us = row["start_us"] if row["copy_is_clip"] or self._is_clip(path, row) else 0
         return self._kept(row, _Arrived(path=path, starts_at_us=starts_at_us, tools="import"), several=False)
 
     def _is_clip(self, path: str, row: dict) -> bool:
+        """Whether a file without a time in its name is cut: it is as short as the clip, or ends before that begins."""
         length_us = probe.times(path, self.program).duration_us
         if length_us is None:
             return True
-        reaches_end = length_us >= row["end_us"] - _COPY_SLACK_US
-        return not reaches_end or length_us <= row["end_us"] - row["start_us"] + _COPY_SLACK_US
+        return length_us <= row["end_us"] - row["start_us"] + _COPY_SLACK_US or length_us <= row["start_us"]
 
     def _kept(self, row: dict, arrived: _Arrived, *, several: bool) -> Fetched:
         """Probes the clip's span of a file, cuts it out where that saves much, and stores it."""
@@ -267,6 +282,8 @@ class Fetcher:
             name = media.name(media.key(row["source"], row["start_us"], row["end_us"]), digest, start_us, extension)
             self._store(path, name, keep=path == arrived.path and several)
         except UnusableError as error:
+            if not arrived.is_whole:
+                return Fetched(outcome=Outcome.TRANSIENT, reason="cut_short", detail=f"of unknown length: {error}")
             return Fetched(outcome=Outcome.UNUSABLE, reason=error.reason, detail=error.detail, tools=arrived.tools)
         return Fetched(
             outcome=Outcome.OK, bytes=size, digest=digest, media=name, media_start_us=start_us, tools=arrived.tools
@@ -279,14 +296,14 @@ class Fetcher:
         if not several and (length_us is None or length_us < end_us - start_us + CUT_FROM_US):
             return arrived.path, arrived.starts_at_us
         target = os.path.join(os.path.dirname(arrived.path), f"cut-{uuid.uuid4().hex}.mp4")
-        zero_us = probe.cut(arrived.path, start_us, end_us, target, self.program)
-        if zero_us is None:
-            return arrived.path, arrived.starts_at_us
         try:
-            self._probe(target, start_us - zero_us, end_us - zero_us)
-        except UnusableError:
-            return arrived.path, arrived.starts_at_us  # what decodes whole and not cut stays whole
-        return target, arrived.starts_at_us + zero_us
+            zero_us = probe.cut(arrived.path, start_us, end_us, target, self.program)
+            if zero_us is not None:
+                self._probe(target, start_us - zero_us, end_us - zero_us)
+                return target, arrived.starts_at_us + zero_us
+        except (UnusableError, WorkerTroubleError, FetchError):
+            pass  # what decodes whole and not cut stays whole
+        return arrived.path, arrived.starts_at_us
 
     def _probe(self, path: str, start_us: int, end_us: int) -> probe.Probed:
         for remaining in reversed(range(PROBE_TRIES)):
@@ -309,7 +326,10 @@ class Fetcher:
             return
         if keep:  # the next clip of this source is in the same file
             duplicate = f"{path}.{uuid.uuid4().hex}"
-            os.link(path, duplicate)
+            try:
+                os.link(path, duplicate)
+            except OSError:  # a file system without links
+                shutil.copyfile(path, duplicate)
             path = duplicate
         storage.upload(path, final)
 

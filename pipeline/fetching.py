@@ -132,7 +132,7 @@ class FetchClips(Worker):
             return []
         outcomes = []
         last: dict[str, str] = {}
-        for row, attempt, fetched in self._attempts(group):
+        for row, attempt, fetched in self._attempts(group, last):
             append(writer, row, attempt, fetched)
             outcomes.append(fetched.outcome.value)
             last[row["id"]] = fetched.outcome.value
@@ -140,7 +140,7 @@ class FetchClips(Worker):
             self._reporter.report(last.get(row["id"], Outcome.NOT_TRIED))
         return outcomes
 
-    def _attempts(self, group: list[dict]) -> fetch.Attempts:
+    def _attempts(self, group: list[dict], last: dict[str, str]) -> fetch.Attempts:
         try:
             yield from self._fetcher.fetch(group)
         except Exception as error:  # one clip's trouble must not end the others; it is in the ledger
@@ -150,7 +150,7 @@ class FetchClips(Worker):
                 reason="internal_error",
                 detail=f"{type(error).__name__} in {place.name}, line {place.lineno}",  # its text may hold secrets
             )
-            yield from ((row, 1, failed) for row in group)
+            yield from ((row, 1, failed) for row in group if row["id"] not in last)
 
 
 def fetch_ranges(path: str) -> Iterator[tuple[str, int, int]]:

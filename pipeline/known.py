@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from mbt.pipeline import media
 from mbt.pipeline.fetch import settled
+from mbt.pipeline.ledger import RELEASED
 from mbt.pipeline.sources import media_id
 from mbt.pipeline.writer import WHOLE, Part
 from mbt.schemas.clip import Outcome
@@ -77,6 +78,7 @@ def with_outcomes(table: pa.Table, state: pa.Table, *, drop_removed: bool = Fals
     # Local media lie where the source says; half of the digest is as good, and both are millions of long strings.
     columns["media"] = pc.if_else(pc.equal(known["media"], table["source"]), "", known["media"])
     columns["media_start_us"] = known["media_start_us"]
+    columns["released"] = pc.equal(known["signature"], RELEASED)
     columns["digest"] = pc.utf8_slice_codeunits(known["digest"], 0, 32)
     return columns
 
@@ -103,7 +105,7 @@ def to_fetch(
       recheck: ask again only what this says, and of what was fetched whether it is still online.
     """
     known = of(table, state)
-    is_left, is_asked = _left(known, is_remote(table), store, recheck)
+    is_left, is_asked = _left(known, is_remote(table), store, recheck, every=copies is not None)
     carried = {f"known_{name}": known[name] for name in _CARRIED}
     rows = pa.table({name: table[name] for name in _ASKED} | carried | {"ask": is_asked})
     rows = _with_copies(rows.filter(pc.or_(is_left, is_asked)), store, copies)
@@ -129,17 +131,21 @@ def part_of(source: str, parts: int) -> int:
     return int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big") % parts + 1
 
 
+def is_held(known: pa.Table, store: dict[str, str]) -> pa.ChunkedArray:
+    """Of which clips the media are in the store, or were deleted because they are in a shard."""
+    stored = pc.is_in(known["media"], value_set=pa.array(list(store.values()), pa.string()))
+    return pc.or_(stored, pc.equal(known["signature"], RELEASED))
+
+
 def _left(
-    known: pa.Table, remote: pa.ChunkedArray, store: dict[str, str], recheck: Recheck | None
+    known: pa.Table, remote: pa.ChunkedArray, store: dict[str, str], recheck: Recheck | None, *, every: bool
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Which clips to fetch, and which to ask for only. Files on this machine are looked at every time, by workers."""
     fetched = is_there(known)
-    # An empty path: the media were deleted once they were in a shard.
-    in_store = pc.or_(
-        pc.equal(known["media"], ""), pc.is_in(known["media"], value_set=pa.array(list(store.values()), pa.string()))
-    )
-    there = pc.and_(fetched, in_store)
-    lost = pc.and_(fetched, pc.invert(in_store))
+    there = pc.and_(fetched, is_held(known, store))
+    lost = pc.and_(fetched, pc.invert(there))
+    if every:
+        return pc.invert(there), _nowhere(known)
     if recheck is None:
         return pc.invert(pc.and_(remote, pc.or_(there, _is_settled(known, fetched)))), _nowhere(known)
     old = pc.fill_null(pc.less(known["time"], pa.scalar(recheck.before, known["time"].type)), False)
@@ -170,11 +176,12 @@ def _nowhere(table: pa.Table) -> pa.ChunkedArray:
 def _with_copies(rows: pa.Table, store: dict[str, str], copies: dict[str, tuple[str, bool]] | None) -> pa.Table:
     """Adds, of each row, the media that are there already: in the store, or in a lab's folder."""
     paths, are_clips = [], []
-    for row in rows.to_pylist() if store or copies else ():
-        stored = store.get(media.key(row["source"], row["start_us"], row["end_us"]))
-        path, is_clip = (stored, False) if stored else (copies or {}).get(row["id"], ("", False))
-        paths.append(path)
-        are_clips.append(is_clip)
+    for batch in rows.select(_ASKED).to_batches(_ROWS_AT_A_TIME) if store or copies else ():
+        for row in batch.to_pylist():
+            stored = store.get(media.key(row["source"], row["start_us"], row["end_us"]), "")
+            path, is_clip = (copies or {}).get(row["id"], (stored, False))
+            paths.append(path)
+            are_clips.append(is_clip)
     if not (store or copies):
         paths, are_clips = [""] * len(rows), [False] * len(rows)
     return rows.append_column("copy", pa.array(paths, pa.string())).append_column(

@@ -4,6 +4,7 @@ Many small complete Parquet files, `ledger/<run>/<writer>-<seq>.parquet`: kill -
 The order of attempts is (run, attempt), never the clock.
 """
 
+import sys
 import threading
 import time
 import uuid
@@ -36,13 +37,14 @@ ATTEMPTS = pa.schema(
         ("digest", pa.string()),  # SHA-256 of the media, hexadecimal
         ("media", pa.string()),  # relative to ROOT, or a local path
         ("media_start_us", pa.int64()),  # which time of the source is the media's zero
-        ("signature", pa.string()),  # size and modification time of a local file
+        ("signature", pa.string()),  # size and modification time of a local file; or `RELEASED`
         ("tools", pa.string()),
     ]
 )
 # A reason that alone proves nothing: YouTube says it of videos that are gone, and of good ones to guests it dislikes.
 DOUBT = "unavailable"
 DAYS_OF_DOUBT = 3
+RELEASED = "released"  # signature of media that were deleted once they were in a shard
 
 _STATE_COLUMNS = [
     *("clip_id", "run", "attempt", "time", "source", "start_us", "end_us", "outcome", "reason", "detail"),
@@ -122,13 +124,17 @@ def state(root: str) -> pa.Table:
 
 
 def read(root: str, columns: list[str] | None = None) -> pa.Table:
-    """All attempts ever made, in no order; an attempt that stands in two files is there once."""
+    """All attempts ever made, in no order; a file that is damaged is named on stderr and left out."""
     folder = storage.join(root, FOLDER)
     parts = []
     for run in storage.folders(folder):
         for name in sorted(storage.sizes(storage.join(folder, run))):
             if name.endswith(".parquet"):
-                parts.append(parquet.table(storage.read(storage.join(folder, run, name)), columns))
+                path = storage.join(folder, run, name)
+                try:
+                    parts.append(parquet.table(storage.read(path), columns))
+                except pa.ArrowException:
+                    print(f"mbt-data: {path} is damaged: its attempts are not known any more", file=sys.stderr)
     empty = ATTEMPTS.empty_table()
     return pa.concat_tables(parts) if parts else empty.select(columns or empty.column_names)
 

@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal_number, _end_at_once)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     try:
-        return command.run(known, tuple(rest))
+        status = command.run(known, tuple(rest))
+        sys.stdout.flush()
+        return status
     except flags.FlagsError as error:
         parsers[known.command].error(str(error))
     except RefusedError as error:
@@ -54,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except IncompleteError as error:
         print(f"mbt-data: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of our output has enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"mbt-data: {error}; what is done is kept, and the same command goes on", file=sys.stderr)
         return 1
 
 

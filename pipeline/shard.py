@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from mbt.pipeline import shard_file, storage
+from mbt.pipeline import media, shard_file, storage
 from mbt.pipeline.decode import UnusableError, decode
 from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.record import Context, Record, encode, relabelled
 from mbt.pipeline.shard_file import Entry, ShardFile
-from mbt.pipeline.sources import data_path, media_id, stays_in_place
+from mbt.pipeline.sources import data_path, media_id
 from mbt.schemas import index as shard_index
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import Shard
@@ -31,10 +31,10 @@ _VANISHED = "missing"
 
 
 class MediaWantedError(WorkerTroubleError):
-    """Clips whose media were deleted, and of which no record can be taken over either."""
+    """Clips whose media were deleted or damaged, and of which no record can be taken over either."""
 
     def __init__(self, clips: list[str]):
-        super().__init__(f"the media of {len(clips)} clips were deleted, such as {clips[0]!r}")
+        super().__init__(f"the media of {len(clips)} clips are gone or damaged, such as those of {clips[0]!r}")
         self.clips = clips
 
 
@@ -157,6 +157,8 @@ class Builder:
         path = storage.join(self.root, row["media"]) if row["media"] else row["source"]
         try:
             with storage.local_copy(path) as copy:
+                if row["media"] and not media.digest_of(copy)[0].startswith(row["digest"]):
+                    raise MediaWantedError([row["id"]])  # damaged since it was stored: fetched again
                 return self._encoded(row, copy)
         except FileNotFoundError as error:
             raise WorkerTroubleError(f"{path} was there when the build began, and is not any more") from error
@@ -193,7 +195,7 @@ class Builder:
 
 def _has_media(row: dict) -> bool:
     """Whether there is a file to decode: in the store, or in place on this machine."""
-    return bool(row["media"]) or stays_in_place(row["source"])
+    return not row.get("released", False)
 
 
 def _is_held(row: dict, old: ShardFile | None) -> bool:

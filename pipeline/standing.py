@@ -5,7 +5,7 @@ import dataclasses
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mbt.pipeline import known, ledger
+from mbt.pipeline import known, ledger, media
 from mbt.schemas.clip import Outcome
 
 COMMONEST = 10
@@ -21,6 +21,7 @@ class Status:
       splits: by split, by outcome; rows whose split could not be read stand under "".
       reasons: by split, the commonest reasons (outcome, reason, clips) of clips that are not there.
       num_removed: clips that are there, but not online when they were last asked for.
+      num_missing: of these, clips whose media are not in the store any more.
       num_left: clips that another run would try, besides those that are restricted.
       clips_per_second: of the newest run, or None.
       notes: about the annotations.
@@ -29,6 +30,7 @@ class Status:
     splits: dict[str, dict[str, int]]
     reasons: dict[str, list[tuple[str, str, int]]]
     num_removed: int
+    num_missing: int
     num_left: int
     clips_per_second: float | None
     notes: tuple[str, ...]
@@ -43,6 +45,7 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) ->
     """The status of these clips by the ledger in ROOT."""
     found = known.of(valid, ledger.state(root))
     there = known.is_there(found)
+    missing = pc.and_(pc.and_(there, known.is_remote(valid)), pc.invert(known.is_held(found, media.listing(root))))
     tried = pc.if_else(pc.equal(found["outcome"], ""), Outcome.NOT_TRIED.value, found["outcome"])
     outcome = pc.if_else(there, Outcome.OK.value, tried)
     names = ("split", "outcome", "reason")
@@ -52,6 +55,7 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) ->
             pa.table({name: invalid[name] for name in names}),
         ]
     )
+    num_missing = pc.sum(missing).as_py() or 0
     counts = rows.group_by(list(names)).aggregate([([], "count_all")]).to_pylist()
     splits: dict[str, dict[str, int]] = {}
     reasons: dict[str, list[tuple[str, str, int]]] = {}
@@ -63,8 +67,9 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) ->
     return Status(
         splits=splits,
         reasons={split: found[:COMMONEST] for split, found in reasons.items()},
+        num_missing=num_missing,
         num_removed=pc.sum(pc.and_(there, pc.not_equal(found["outcome"], Outcome.OK.value))).as_py() or 0,
-        num_left=sum(split[outcome] for split in splits.values() for outcome in _LEFT),
+        num_left=sum(split[outcome] for split in splits.values() for outcome in _LEFT) + num_missing,
         clips_per_second=_rate(root),
         notes=notes,
     )

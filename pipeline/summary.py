@@ -83,6 +83,7 @@ def _status_json(status: Status) -> dict:
             for name, rows in status.reasons.items()
         },
         "no_longer_online": status.num_removed,
+        "media_missing": status.num_missing,
         "left": status.num_left,
         "clips_per_second": status.clips_per_second,
         "seconds_left": status.seconds_left,
@@ -105,6 +106,8 @@ def _status_lines(status: Status) -> list[str]:
             lines += [f"  {count:>9} {100 * count / total:6.2f} %  {kind}/{reason}" for kind, reason, count in reasons]
     if status.num_removed:
         lines.append(f"{status.num_removed} clips are kept that were not online when they were last asked for")
+    if status.num_missing:
+        lines.append(f"{status.num_missing} clips were fetched, but their media are not in the store any more")
     if status.num_left:
         time_left = "" if status.seconds_left is None else f", about {_duration(status.seconds_left)} at the last rate"
         lines.append(f"{status.num_left} clips left to try{time_left}")

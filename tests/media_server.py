@@ -18,8 +18,9 @@ class MediaServer(http.server.ThreadingHTTPServer):
     `/404/x.mp4` answers with that status; `/stall/x.mp4` sends half and then nothing; `/silent/x` never answers;
     `/cut/x` closes half way, each time a little later; `/cut_once/x` the first time only; `/loop/x` redirects to
     itself; `/to/x?http://elsewhere` redirects there; `/short/x` promises more than it sends; `/huge/x` promises 10 GB;
-    `/endless/x` promises nothing and never ends; `/trickle/x` sends a byte now and then. Every request waits
-    `latency_s`, and while `gate` is closed.
+    `/part/x` sends a part unasked, of an unknown total, and `/nothing/x` an empty one; `/other/x` is cut, and goes on
+    as another file; `/endless/x` promises nothing and never ends; `/trickle/x` sends a byte now and then. Every request
+    waits `latency_s`, and while `gate` is closed.
     """
 
     daemon_threads = True
@@ -69,13 +70,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             time.sleep(self.server.latency_s)
             self.server.gate.wait()
+        finally:
+            with self.server.lock:
+                self.server.at_a_time -= 1
+        with contextlib.suppress(ConnectionError):
             if self.server.refuse_from is not None and number >= self.server.refuse_from:
                 self._status(429)
             else:
                 self._answer()
-        finally:
-            with self.server.lock:
-                self.server.at_a_time -= 1
 
     def _answer(self) -> None:
         path = PurePosixPath(self.path.partition("?")[0].lstrip("/"))
@@ -87,6 +89,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._redirect(self.path if how == "loop" else unquote(self.path.partition("?")[2]))
         elif how == "silent":
             self.server.closing.wait()
+        elif how in ("part", "nothing"):
+            length = 1000 if how == "part" else 0
+            total = "*" if how == "part" else "300000"
+            self._head(206, length, {"Content-Range": f"bytes 0-999/{total}"})
+            self.wfile.write(b"x" * length)
         elif how == "huge":
             self._head(200, _HUGE_BYTES)
             self.wfile.write(b"x" * 1000)
@@ -102,14 +109,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if wanted := self.headers.get("Range"):
             first = int(wanted.removeprefix("bytes=").partition("-")[0])
         half = first + (len(body) - first) // 2
-        tag = {"ETag": '"whole"'}
+        tag = {"ETag": '"other"' if how == "other" and wanted else '"whole"'}
         if wanted:
             self._head(206, len(body) - first, tag | {"Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"})
         else:
             self._head(200, len(body) + 1000 * (how == "short"), tag if how != "short" else {})
-        if how == "cut" or (how == "cut_once" and not wanted):
+        if how == "cut" or (how in ("cut_once", "other") and not wanted):
             self.wfile.write(body[first:half])
             self.close_connection = True
+        elif how == "other" and wanted:
+            self.wfile.write(body[first:])  # under another tag
         elif how == "stall":
             self.wfile.write(body[first:half])
             self.wfile.flush()

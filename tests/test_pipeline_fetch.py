@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import signal
 import struct
 import subprocess
@@ -252,6 +253,7 @@ def test_hostile_media_reach_nothing_else(server, clips, clip_folder, make_media
         assert done.returncode == 0, done.stderr
         assert other.requests == []
     found = outcomes(tmp_path / "out")
+    assert found.pop(f"to/x?{other.url}/0.mp4") == ("transient", "bad_redirect")
     assert {outcome for outcome, _ in found.values()} == {"unusable"}, found
     assert stored(tmp_path / "out") == []
 
@@ -445,3 +447,82 @@ def test_a_breaker_trips_on_refusals_and_tells_others(tmp_path):
     assert "HTTP 429" in first.tripped()
     time.sleep(0.01)
     assert second.tripped() == first.tripped()
+
+
+def test_a_bad_copy_says_nothing_about_its_clip(server, clips, mbt_data, tmp_path):
+    """Nor does an earlier loss keep a good one out; links are followed, and what is in the store is a file."""
+    clips(["0.mp4", "1.mp4", "none.mp4", "3.mp4"])
+    assert mbt_data("fetch", *words(tmp_path, "--max_attempts=3")).returncode == 0
+    found = outcomes(tmp_path / "out")
+    assert ("gone", "http_404") in found.values()
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    (folder / "2.real").write_bytes(server.files["2.mp4"])
+    (folder / "none.mp4").symlink_to("2.real")
+    (folder / "3.mp4").write_bytes(server.files["3.mp4"][:500])
+    (folder / "0.mp4").write_bytes(b"")
+    server.requests.clear()
+    done = mbt_data("import", folder, "--pattern=stem", *words(tmp_path))
+    assert done.returncode == 0 and server.requests == [], done.stderr
+    found = outcomes(tmp_path / "out")
+    assert found["none.mp4"] == ("ok", "") and found["0.mp4"] == ("ok", "")
+    assert "3.mp4" not in found or found["3.mp4"] == ("transient", "bad_copy") or found["3.mp4"] == ("ok", "")
+    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    assert set(outcomes(tmp_path / "out").values()) == {("ok", "")}
+    assert not any(path.is_symlink() for path in (tmp_path / "out" / "media").rglob("*"))
+
+
+def test_media_damaged_in_the_store_are_fetched_again(server, clips, mbt_data, tmp_path):
+    clips(["0.mp4", "1.mp4", "2.mp4"])
+    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    damaged = sorted((tmp_path / "out" / "media").rglob("*.mp4"))[0]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    server.requests.clear()
+    done = mbt_data("build", *words(tmp_path, "--num_shards=1", "--json"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["splits"]["train"]["records"] == 3
+    assert len(server.requests) == 1 and damaged.read_bytes() == whole
+
+
+def test_few_clips_that_are_all_refused_are_not_published(clips, mbt_data, tmp_path):
+    clips(["429/0.mp4", "429/1.mp4", "429/2.mp4"])
+    done = mbt_data("build", *words(tmp_path))
+    assert done.returncode == 1 and "3 of 3 clips were refused" in done.stderr, done.stderr
+    assert not (tmp_path / "out" / "snapshots").exists()
+
+
+def test_devices_and_pipes_are_no_media(mbt_data, write_csv, tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    names = ["/dev/zero", "pipe.mp4"]
+    write_csv(tmp_path / "clips.csv", [{"video_path": name, "start": 0, "end": 1, "label": "a"} for name in names])
+    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    assert set(outcomes(tmp_path / "out").values()) == {("invalid", "not_a_file")}
+
+
+def test_a_killed_worker_ends_the_command(server, clips, tmp_path):
+    names = [f"{number:03d}.mp4" for number in range(600)]
+    server.files |= dict.fromkeys(names, server.files["0.mp4"])
+    server.gate.clear()
+    clips(names)
+    process = subprocess.Popen(
+        [MBT_DATA, "fetch", *words(tmp_path, *PROCESSES)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: server.at_a_time >= 8)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "sdk_worker" in " ".join(child.cmdline())
+    ]
+    workers[-1].kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "was killed" in errors
+
+
+def test_a_damaged_ledger_file_is_named_and_left_out(server, clips, mbt_data, tmp_path):
+    clips(["0.mp4"])
+    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    (tmp_path / "out" / "ledger" / "000001" / "torn.parquet").touch()
+    done = mbt_data("status", *words(tmp_path, "--json"))
+    assert done.returncode == 0 and "torn.parquet is damaged" in done.stderr
+    assert json.loads(done.stdout)["splits"]["train"]["ok"] == 1

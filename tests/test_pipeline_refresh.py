@@ -32,9 +32,9 @@ def server(clip_folder):
 def write_clips(server, write_csv, tmp_path):
     """write_clips({name: label}) writes the CSV."""
 
-    def write(labels: dict[str, str]) -> None:
+    def write(labels: dict[str, str], query: str = "") -> None:
         rows = [
-            {"video_path": f"{server.url}/{name}.mp4", "start": 0, "end": 1, "label": label, "id": name}
+            {"video_path": f"{server.url}/{name}.mp4{query}", "start": 0, "end": 1, "label": label, "id": name}
             for name, label in labels.items()
         ]
         write_csv(tmp_path / "clips.csv", rows)
@@ -184,20 +184,23 @@ def test_killed_the_old_snapshot_stays_and_the_new_one_is_whole(server, write_cl
     assert shards(root, old) == before
 
 
+QUERY = "?a.b=1"  # so that the URL does not end like the file
+
+
 def test_media_may_be_deleted_once_they_are_in_shards(server, write_clips, run, tmp_path):
     for number in range(6):
         server.files[f"clip{number}.mp4"] = server.films[number]
     labels = {f"clip{number}": "a" for number in range(5)}
-    write_clips(labels)
+    write_clips(labels, QUERY)
     root = tmp_path / "out"
     run("build", "--num_shards=2", "--keep_media=no")
     assert not list((root / "media").rglob("*.mp4"))
     server.requests.clear()
     assert run("build", "--keep_media=no")["new"] is False and server.requests == []
     # A new clip and a new label: what the shards hold is taken from there.
-    write_clips(labels | {"clip1": "b", "clip5": "a"})
+    write_clips(labels | {"clip1": "b", "clip5": "a"}, QUERY)
     built = run("build", "--keep_media=no")
-    assert server.requests == ["clip5.mp4"] and built["clips_decoded"] == 1 and built["clips_relabelled"] == 1
+    assert server.requests == [f"clip5.mp4{QUERY}"] and built["clips_decoded"] == 1 and built["clips_relabelled"] == 1
     # Where they do not have it, it is fetched again.
     newest = manifests(root)[-1]
     for split in newest.splits.values():
@@ -206,7 +209,7 @@ def test_media_may_be_deleted_once_they_are_in_shards(server, write_clips, run, 
             (root / shard.index_path).unlink()
     server.requests.clear()
     built = run("build", "--keep_media=no")
-    assert sorted(server.requests) == [f"clip{number}.mp4" for number in range(6)]
+    assert sorted(server.requests) == [f"clip{number}.mp4{QUERY}" for number in range(6)]
     assert built["splits"]["train"]["records"] == 6 and not list((root / "media").rglob("*.mp4"))
     run("build", "--num_shards=2", output="anew")
     (anew,) = manifests(tmp_path / "anew")

@@ -45,6 +45,14 @@ def positive(text: str) -> int:
     return number
 
 
+def count(text: str) -> int:
+    """A whole number from 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
 def seconds(text: str) -> float:
     """A number of seconds."""
     number = float(text)
@@ -106,7 +114,7 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     add("--classes", metavar="A;B", help="only clips that have one of these labels")
     add(
         "--max_bad_rows",
-        type=int,
+        type=count,
         metavar="N",
         help="admit so many bad rows, each counted and listed (default: 0; of a csv, any number)",
     )
@@ -207,11 +215,14 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
     for word in beam:
         if not word.startswith("-"):
             raise FlagsError(f"unexpected argument {word!r}")
-    media_root = _media_root(known.media_root, files[0])
-    name = known.name or _default_name(known.dataset, files[0])
+    first = _without_split(files[0])
+    media_root = _media_root(known.media_root, first)
+    name = known.name or _default_name(known.dataset, first)
     check_name("--name", name)
     for flag in ("cookies", "proxies", "youtube_api_key"):
         path = getattr(known, flag, None)
+        if path and "://" in path and flag == "cookies":
+            raise FlagsError(f"--cookies={path}: give a file of this machine")
         if path and "://" not in path and not os.path.isfile(path):
             raise FlagsError(f"--{flag}={path}: no such file")
     return Options(
@@ -262,6 +273,11 @@ def _media_root(given: str | None, first_file: str) -> str:
     if given and not os.path.isdir(folder):
         raise FlagsError(f"--media_root={given}: no such folder")
     return folder
+
+
+def _without_split(file: str) -> str:
+    """The path in `SPLIT=FILE`."""
+    return file if os.path.exists(file) or "=" not in file else file.partition("=")[2]
 
 
 def _default_name(dataset: str, first_file: str) -> str:
