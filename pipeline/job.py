@@ -53,5 +53,3 @@ class Worker(beam.DoFn):
         """Ties this process to the launcher's."""
         if self._job.launcher is not None:
             lifeline.hold(self._job.launcher)
-            if self._job.progress is not None:
-                lifeline.register(self._job.progress, self._job.launcher)

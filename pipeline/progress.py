@@ -12,7 +12,6 @@ import uuid
 
 from tqdm import tqdm
 
-from mbt.pipeline.lifeline import is_registration
 from mbt.schemas.clip import Outcome
 
 _LETTERS = {outcome.value: chr(ord("a") + place) for place, outcome in enumerate(Outcome)}
@@ -79,8 +78,6 @@ class Tally:
     def update(self) -> None:
         """Reads what is new."""
         for entry in os.scandir(self._folder):
-            if is_registration(entry.name):
-                continue
             with open(entry.path, "rb") as file:
                 file.seek(self._read.get(entry.path, 0))
                 lines, _, _ = file.read().rpartition(b"\n")

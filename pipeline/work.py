@@ -6,7 +6,6 @@ import datetime
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import NoReturn
 
 import apache_beam as beam
 import pyarrow as pa
@@ -20,7 +19,6 @@ from mbt.pipeline import (
     job,
     known,
     ledger,
-    lifeline,
     media,
     plan,
     runner,
@@ -179,7 +177,6 @@ class Work:
             if local:
                 folder = self._progress_folder(title, stack)
                 stack.enter_context(Bar(folder, num_clips, title))
-                stack.enter_context(lifeline.watching(folder, _end_without))
             yield job.Job(
                 root=self.root,
                 work=self.folder,
@@ -200,13 +197,3 @@ class Work:
             return stack.enter_context(tempfile.TemporaryDirectory(prefix="mbt-progress-"))
         os.makedirs(self.folder, exist_ok=True)
         return tempfile.mkdtemp(prefix=f"progress-{title}-", dir=self.folder)
-
-
-def _end_without(process: int) -> NoReturn:
-    """A worker was killed: the runner would wait for it for ever."""
-    message = (
-        f"\nmbt-data: worker process {process} was killed, as happens when memory runs out; what is done is kept: "
-    )
-    os.write(2, f"{message}the same command goes on, with fewer workers if need be (--direct_num_workers)\n".encode())
-    writer.let_go()
-    os._exit(1)

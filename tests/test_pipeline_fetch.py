@@ -500,25 +500,6 @@ def test_devices_and_pipes_are_no_media(mbt_data, write_csv, tmp_path):
     assert set(outcomes(tmp_path / "out").values()) == {("invalid", "not_a_file")}
 
 
-def test_a_killed_worker_ends_the_command(server, clips, tmp_path):
-    names = [f"{number:03d}.mp4" for number in range(600)]
-    server.files |= dict.fromkeys(names, server.files["0.mp4"])
-    server.gate.clear()
-    clips(names)
-    process = subprocess.Popen(
-        [MBT_DATA, "fetch", *words(tmp_path, *PROCESSES)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    wait_until(lambda: server.at_a_time >= 8)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "sdk_worker" in " ".join(child.cmdline())
-    ]
-    workers[-1].kill()
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1 and "was killed" in errors
-
-
 def test_a_damaged_ledger_file_is_named_and_left_out(server, clips, mbt_data, tmp_path):
     clips(["0.mp4"])
     assert mbt_data("fetch", *words(tmp_path)).returncode == 0
