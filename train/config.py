@@ -24,6 +24,8 @@ from mbt.train.errors import UsageError
 RGB = "rgb"
 SPECTROGRAM = "spectrogram"
 CONFIGS_FOLDER = pathlib.Path(__file__).parent / "configs"
+# Keys of `model` that are attributes of `MBTConfig` as they are.
+MODEL_KEYS = tuple(field.name for field in dataclasses.fields(MBTConfig) if field.name not in ("modalities", "size"))
 # A run may go on with other values of these: they change where and how fast, never a number.
 FREE_KEYS = ("data.root", "data.readers", "train.log_every", "train.checkpoint_every")
 
@@ -57,14 +59,23 @@ def default_config() -> ConfigDict:
                 "depth": 0,
                 "heads": 0,
                 "mlp_dim": 0,
-                "patch": (16, 16),  # of a frame, pixels
+                "patch": (16, 16),  # of a frame, pixels; (2, 16, 16) makes tubelets of two frames
                 "spectrogram_patch": (16, 16),  # rows (10 ms each), mel bins
+                "fusion": "bottleneck",  # or cross_attention, self_attention
                 "fusion_layer": 8,  # L_f
                 "num_bottlenecks": 4,  # B
+                "bottleneck_update": "mean",  # of the modalities' copies, or in_turn: from modality to modality
+                "share_before": False,  # one set of weights for all modalities before L_f
+                "share_after": False,  # likewise from L_f on; self_attention always shares there
+                "pooling": "cls",  # or gap: the mean of all patches
+                "pre_logits": 0,  # width of a tanh layer before the head; 0 for none
                 "stochastic_depth": 0.3,
+                "rescale_kept": False,  # divides what stochastic depth keeps by the probability of keeping it
+                "remat": False,  # computes layers again in the backward pass, to save memory
                 "dtype": "float32",  # or bfloat16
-                "attention": "xla",  # or cudnn
+                "attention": "auto",  # cudnn for bfloat16 on NVIDIA, xla elsewhere; or one of these
                 "num_classes": placeholder(int),  # None: the labels of the dataset
+                "head_sizes": (),  # sizes of several heads, e.g. (97, 300); () for one
             },
             "loss": {
                 "name": "bce",  # bce: any number of labels per clip; ce: exactly one
@@ -189,12 +200,7 @@ def model_config(config: ConfigDict) -> MBTConfig:
         return MBTConfig(
             modalities=tuple(_modality(config, name) for name in config.modalities),
             size=_size(model),
-            num_classes=model.num_classes,
-            fusion_layer=model.fusion_layer,
-            num_bottlenecks=model.num_bottlenecks,
-            stochastic_depth=model.stochastic_depth,
-            dtype=model.dtype,
-            attention=model.attention,
+            **{key: model[key] for key in MODEL_KEYS},
         )
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from error
