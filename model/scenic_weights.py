@@ -130,7 +130,8 @@ def load_scenic(model: MBT, arrays: Arrays) -> None:
     names = {_path_of(name, config): name for name in used}
     if missing := sorted(map(dotted, shapes.keys() - names.keys())):
         raise WeightsError(f"the file has nothing for {missing[0]} ({len(missing)} missing): {cause(missing[0])}")
-    if left := sorted(names[path] for path in names.keys() - shapes.keys()):
+    # Of two that mean the same place (RGB's layers and a spectrogram's, for a model that only hears) one is left over.
+    if left := sorted(name for name in used if (path := _path_of(name, config)) not in shapes or names[path] != name):
         raise WeightsError(f"the model has no place for {left[0]} ({len(left)} left over): {cause(left[0])}")
     update(model, {path: fit(path, arrays[name], shapes[path]) for path, name in names.items()}, names)
 

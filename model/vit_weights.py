@@ -86,14 +86,20 @@ def fit_positions(arrays: Arrays, modality: Modality, *, has_cls: bool) -> np.nd
 
 def _name_of(path: Path, arrays: Arrays) -> str:
     """The ViT's name of a parameter of ours."""
-    if path[0] == "tokens":
-        name = {"cls": "cls", "positions": POSITIONS}.get(path[2], f"embedding/{path[2]}")
-    elif path[0] == "norm":
+    if path[0] == "layers":
+        return _block_name(path, arrays)
+    if path[0] == "norm":
         name = f"Transformer/encoder_norm/{path[1]}"
     else:
-        block = f"Transformer/encoderblock_{path[1]}/"
-        found = (name for name in arrays if name.startswith(block) and block_path(name.split("/")[2:]) == path[3:])
-        name = next(found, block + "/".join(path[3:]))
+        name = {"cls": "cls", "positions": POSITIONS}.get(path[2], f"embedding/{path[2]}")
     if name not in arrays:
         raise WeightsError(f"the file has no {name}, which {dotted(path)} needs: {cause(name)}")
     return name
+
+
+def _block_name(path: Path, arrays: Arrays) -> str:
+    block = f"Transformer/encoderblock_{path[1]}/"
+    for name in arrays:
+        if name.startswith(block) and block_path(name.split("/")[2:]) == path[3:]:
+            return name
+    raise WeightsError(f"the file has nothing in {block} for {dotted(path)}: {cause(block)}")
