@@ -77,6 +77,9 @@ def default_config() -> ConfigDict:
                 "num_classes": placeholder(int),  # None: the labels of the dataset
                 "head_sizes": (),  # sizes of several heads, e.g. (97, 300); () for one
             },
+            "init": {
+                "vit": "",  # .npz of a ViT that every modality starts from; "" for random weights
+            },
             "loss": {
                 "name": "bce",  # bce: any number of labels per clip; ce: exactly one
                 "label_smoothing": 0.0,
@@ -189,6 +192,13 @@ def mel_rows(config: ConfigDict) -> int:
     return max(1, round(config.data.seconds * MEL_ROWS_PER_SECOND))
 
 
+def input_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
+    """Shape of one example without channels, by modality."""
+    frames = (config.data.frames, config.data.crop, config.data.crop)
+    shapes = {RGB: frames, SPECTROGRAM: (mel_rows(config), MEL_BINS)}
+    return {name: shapes[name] for name in config.modalities}
+
+
 def model_config(config: ConfigDict) -> MBTConfig:
     """The model that a resolved config describes.
 
@@ -206,12 +216,13 @@ def model_config(config: ConfigDict) -> MBTConfig:
         raise UsageError(f"config.model: {error}") from error
 
 
+CHANNELS = {RGB: 3, SPECTROGRAM: 1}
+PATCH_KEYS = {RGB: "patch", SPECTROGRAM: "spectrogram_patch"}
+
+
 def _modality(config: ConfigDict, name: str) -> Modality:
-    data, model = config.data, config.model
-    if name == RGB:
-        return Modality(name=name, shape=(data.frames, data.crop, data.crop), channels=3, patch=tuple(model.patch))
-    shape = (mel_rows(config), MEL_BINS)
-    return Modality(name=name, shape=shape, channels=1, patch=tuple(model.spectrogram_patch))
+    patch = tuple(config.model[PATCH_KEYS[name]])
+    return Modality(name=name, shape=input_shapes(config)[name], channels=CHANNELS[name], patch=patch)
 
 
 def _size(model: ConfigDict) -> Size:

@@ -39,6 +39,18 @@ examples:
 """
 
 
+IMPORT_HELP = """\
+Makes a run of a checkpoint that Scenic's MBT released, ready for `mbt-train evaluate`: a workdir with a config and
+a checkpoint, and no training. Width, depth, heads, patches, bottlenecks, pooling and classes are read from the file;
+inputs (data.seconds, frames, crop) are the config's and must have as many patches as the file has positions.
+
+examples:
+  mbt-train import --checkpoint=checkpoint_15900 --config=audioset_mini --workdir=runs/released \\
+      --config.data.root=ROOT --config.data.frames=32 --config.data.mel_mean=1.102 --config.data.mel_stddev=2.762
+
+The dataset's labels must stand in the order of the checkpoint's classes.
+"""
+
 COST_HELP = """\
 Prints what the model of a config costs for one clip: parameters, multiply-accumulates of the forward pass (half of
 the operations in XLA's cost analysis; and of matrix products alone), and the memory that it keeps for the backward
@@ -97,6 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--views", type=int, help="windows per clip; default: the config's data.views")
     evaluate.add_argument("--data_root", metavar="ROOT", help="folder of the dataset, where it has moved")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    released = _command(commands, "import", "make a run of Scenic's checkpoint", IMPORT_HELP)
+    released.add_argument("--checkpoint", required=True, type=pathlib.Path, metavar="FILE", help="Scenic's checkpoint")
+    released.add_argument("--config", required=True, metavar="FILE_OR_NAME", help="e.g. audioset_mini")
+    released.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of the run")
     cost = _command(commands, "cost", "count a model's parameters, operations and memory", COST_HELP)
     cost.add_argument("--config", required=True, metavar="FILE_OR_NAME", help="e.g. audioset_mini, or my_config.py")
     cost.add_argument("--sweep", choices=["fusion_layer"], help="a table over L_f")
@@ -132,6 +148,12 @@ def _evaluate(args: argparse.Namespace, _: list[str]) -> None:
         _print_table(result)
 
 
+def _import(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mbt.train import released
+
+    _print_table(released.import_scenic(args.config, overrides, args.workdir, args.checkpoint))
+
+
 def _cost(args: argparse.Namespace, overrides: list[str]) -> None:
     from mbt.train import cost
     from mbt.train.errors import UsageError
@@ -159,7 +181,7 @@ def _to_text(value) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-COMMANDS = {"train": _train, "evaluate": _evaluate, "cost": _cost}
+COMMANDS = {"train": _train, "evaluate": _evaluate, "import": _import, "cost": _cost}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mbt.model.mbt import MBT
+from mbt.model.vit_weights import load_vit, read_vit
+from mbt.model.weights import WeightsError
 from mbt.train.config import RGB, SPECTROGRAM, model_config
+from mbt.train.errors import UsageError
 from mbt.train.loss import loss_of
 from mbt.train.optim import make_optimizer, make_schedule
 
@@ -34,8 +37,22 @@ class State(NamedTuple):
 
 
 def init_state(config: ConfigDict) -> State:
-    """The state before the first step of a resolved config."""
+    """The state before the first step of a resolved config.
+
+    Raises:
+      UsageError: the weights that the run starts from cannot be used.
+    """
     model = MBT(model_config(config), rngs=nnx.Rngs(config.seed))
+    if config.init.vit:
+        try:
+            load_vit(model, read_vit(config.init.vit))
+        except (WeightsError, OSError) as error:
+            raise UsageError(f"config.init.vit={config.init.vit}: {error}") from error
+    return state_of(config, model)
+
+
+def state_of(config: ConfigDict, model: MBT) -> State:
+    """The state before the first step, with a model's parameters."""
     params = nnx.as_pure(nnx.state(model, nnx.Param))
     return State(
         step=jnp.zeros((), jnp.int32),
@@ -48,7 +65,7 @@ def init_state(config: ConfigDict) -> State:
 
 def state_shapes(config: ConfigDict) -> State:
     """The form of a resolved config's state, without values."""
-    return jax.eval_shape(lambda: init_state(config))
+    return jax.eval_shape(lambda: state_of(config, MBT(model_config(config), rngs=nnx.Rngs(0))))
 
 
 def model_inputs(state: State, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
