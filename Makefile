@@ -27,11 +27,11 @@ except ImportError as missing:
 endef
 export CHECK_PYTHON
 
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test lint bench browser lock clean
 
 help: ## list these targets
 	@echo "mbt-flax: each target makes .venv first, where it is missing or out of date."
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## clips, records, three trained models, a table and a picture (make demo CSV=my.csv: on your own clips)
 	@.venv/bin/python demo/run.py $(if $(CSV),--annotations='$(CSV)') $(if $(MEDIA_ROOT),--media_root='$(MEDIA_ROOT)')
@@ -47,6 +47,11 @@ lint: $(READY) .types/mbt ## ruff and mypy
 
 bench: $(READY) ## each script of benchmarks/ in turn
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; .venv/bin/python $$script; done
+
+browser: ## Chromium, in which the report is looked at; by apt, where it is missing
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y chromium >/dev/null; \
+	else echo "Chromium is not on PATH. Install it, e.g.: sudo apt-get install chromium" >&2; exit 1; fi
 
 lock: $(UV_STAMP) ## write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upgrade: with the newest versions)
 	@$(UV) compile --universal --python-version 3.11 --extra dev pyproject.toml \

@@ -13,5 +13,9 @@ packages = [
 setup(
     packages=packages,
     package_dir={f"mbt.{folder}": folder for folder in FOLDERS},
-    package_data={"mbt.pipeline": ["canary.mp4"]},
+    package_data={
+        "mbt.pipeline": ["canary.mp4"],
+        "mbt.pipeline.annotations": ["audioset_labels.csv"],
+        "mbt.pipeline.report": ["*.j2", "*.css", "*.js"],
+    },
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mbt.pipeline import plan, run
-from mbt.pipeline.annotations import read_csv
+from mbt.pipeline import assemble, plan
+from mbt.pipeline.annotations.read import Selection, read
 from mbt.schemas.manifest import Dataset
 
 
@@ -24,22 +24,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clips.csv"
         write(path, rows)
+        clips = read(Selection(dataset="csv", files=(str(path),), media_root="/media"))
         started = time.perf_counter()
-        table = plan.clip_table(read_csv(str(path), "/media"), "salt")
-        read = time.perf_counter()
+        table = plan.clip_table(clips.rows(), "salt")
+        was_read = time.perf_counter()
         shards = plan.num_shards(table)
         dataset = Dataset(
             name="d", num_shards=shards, salt="salt", labels=tuple(plan.labels_of(table)), encoder={}, canary=""
         )
         table_mib, columns = table.nbytes >> 20, found(table)
         del table
-        planned = run.with_label_indices(plan.with_shards(columns, dataset), dataset)
+        planned = assemble.with_label_indices(plan.with_shards(columns, dataset), dataset)
         plan.write(planned, str(Path(folder) / "plan.parquet"))
         tasks = sum(1 for _ in plan.tasks(planned, dataset, "identity", "/media"))
         done = time.perf_counter()
     print(f"the table of rows: {table_mib} MiB, the plan: {planned.nbytes >> 20} MiB")
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{rows} rows: read in {read - started:.1f} s, planned into {tasks} shards in {done - read:.1f} s")
+    print(f"{rows} rows: read in {was_read - started:.1f} s, planned into {tasks} shards in {done - was_read:.1f} s")
     print(f"peak memory {peak_mib:.0f} MiB (goal: under 1024)")
 
 
@@ -57,7 +58,14 @@ def write(path: Path, rows: int) -> None:
 def found(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     """The columns, as if all media were there."""
     columns = dict(zip(table.column_names, table.columns, strict=True))
-    for name, value in (("outcome", "ok"), ("reason", ""), ("detail", ""), ("media", ""), ("digest", "0" * 32)):
+    for name, value in (
+        ("outcome", "ok"),
+        ("reason", ""),
+        ("detail", ""),
+        ("media", ""),
+        ("media_start_us", 0),
+        ("digest", "0" * 32),
+    ):
         columns[name] = pa.chunked_array([pa.repeat(value, len(table))])
     return columns
 

@@ -1,67 +1,20 @@
-"""ROOT: begun or opened, by one writer at a time, and only if it is what the command line says."""
+"""ROOT: begun or opened, and only if it is what the command line says."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import socket
-from collections.abc import Iterator
 
 import pyarrow as pa
 
-from mbt.pipeline import canary, plan, storage
+from mbt.pipeline import canary, plan, storage, writer
 from mbt.schemas.index import VERSION as INDEX_VERSION
 from mbt.schemas.manifest import DATASET_FILE, Dataset, FormatError
 
-LOCK_FILE = ".writer"
-_OURS = {DATASET_FILE, LOCK_FILE, "media", "ledger", "shards", "snapshots", "tmp"}
+_OURS = {DATASET_FILE, "media", "ledger", "shards", "snapshots", "tmp"}
 
 
 class DatasetError(RuntimeError):
     """The folder cannot be written to by this command; the message says what to do."""
-
-
-@contextlib.contextmanager
-def one_writer(root: str) -> Iterator[None]:
-    """Holds the dataset for this process; the lock goes with the process, however that ends.
-
-    Raises:
-      DatasetError: another process holds it, or the folder cannot be written.
-    """
-    if not storage.is_local(root):
-        yield
-        return
-    path = os.path.join(root, LOCK_FILE)
-    try:
-        os.makedirs(root, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  closed below; "a+" keeps the holder's name
-    except OSError as error:
-        raise DatasetError(f"--output={root}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise DatasetError(
-                f"{root} is being written by {holder}: wait for it, or choose another --output"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            _remove_if_unused(root)
-
-
-def _remove_if_unused(root: str) -> None:
-    """A command that was refused leaves nothing behind."""
-    if os.listdir(root) == [LOCK_FILE]:
-        os.unlink(os.path.join(root, LOCK_FILE))
-        with contextlib.suppress(OSError):
-            os.rmdir(root)
 
 
 def check_output(root: str) -> None:
@@ -74,7 +27,7 @@ def check_output(root: str) -> None:
         return
     if not os.path.isdir(root):
         raise DatasetError(f"--output={root} is not a folder")
-    names = set(os.listdir(root))
+    names = {name for name in os.listdir(root) if not writer.is_lock(name)}
     if DATASET_FILE not in names and names - _OURS:
         raise DatasetError(f"--output={root} is not empty and holds no dataset: choose another folder")
 
@@ -107,29 +60,39 @@ def check_name(root: str, existing: Dataset | None, name: str) -> None:
 
 
 def begin_or_extend(
-    existing: Dataset | None, table: pa.Table, *, name: str, shards: int | None, ffmpeg_path: str | None, program: str
+    existing: Dataset | None,
+    table: pa.Table,
+    *,
+    name: str,
+    shards: int | None,
+    labels: tuple[str, ...] | None,
+    ffmpeg_path: str | None,
+    program: str,
 ) -> Dataset:
     """The dataset for these clips: new, or the existing one with new splits and labels at the end.
 
     Raises:
-      DatasetError: the existing one has another number of shards or another encoder.
+      DatasetError: the existing one has another number of shards, another encoder or another label map.
       CanaryError: this machine writes other bytes than those of the dataset.
     """
     encoder = json.loads(json.dumps(canary.encoder(ffmpeg_path)))
-    labels = plan.labels_of(table)
+    in_use = plan.labels_of(table)
+    official = tuple(in_use) if labels is None else labels
     counts = {split: shards or count for split, count in sorted(plan.num_shards(table).items()) if split}
     if existing is None:
         return Dataset(
             name=name,
             num_shards=counts,
             salt=name,
-            labels=tuple(labels),
+            labels=official,
             encoder=encoder,
             canary=canary.digest(program),
         )
     _check_same(existing, encoder, shards)
     canary.check(program, existing.canary)
-    new_labels = tuple(label for label in labels if label not in set(existing.labels))
+    if labels is not None and existing.labels[: len(labels)] != labels:
+        raise DatasetError("the dataset was begun with another label map: choose another --output")
+    new_labels = tuple(label for label in in_use if label not in set(existing.labels))
     return Dataset(
         name=existing.name,
         num_shards=counts | existing.num_shards,

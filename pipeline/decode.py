@@ -109,10 +109,15 @@ def settings() -> dict[str, object]:
 def arguments(path: str, start_us: int, duration_us: int) -> list[str]:
     """ffmpeg's command line for one pass; `{0}` receives JPEGs and `{1}` PCM (s16le)."""
     head, tail = _graph()
+    return [*head, *input_span(path, start_us, duration_us), *tail]
+
+
+def input_span(path: str, start_us: int, duration_us: int) -> list[str]:
+    """The words that make a span of a local file an input."""
     span = ["-ss", _seconds(start_us)] if start_us else []
     # "file:" keeps a name with a colon or a leading dash a name; braces are doubled for `run`.
     source = "file:" + path.replace("{", "{{").replace("}", "}}")
-    return [*head, *span, "-t", _seconds(duration_us), "-i", source, *tail]
+    return [*span, "-t", _seconds(duration_us), "-i", source]
 
 
 @functools.cache
@@ -182,15 +187,31 @@ def decode(path: str, start_us: int, end_us: int, *, program: str, time_limit_s:
     except OverflowError as error:
         raise UnusableError("too_many_bytes", f"over {MAX_CLIP_BYTES >> 20} MiB when decoded") from error
     jpegs, pcm = result.outputs
-    log = result.log.replace(path, "FILE")  # a file's name must not pass for a complaint
     frames = split_jpegs(jpegs)
+    left_us = left_after(result, path, start_us, whole=bool(frames and pcm))
+    samples = np.frombuffer(pcm, "<i2", len(pcm) // 2)
+    return _whole(frames, samples, span_us, left_us)
+
+
+def left_after(result: process.Run, path: str, start_us: int, *, whole: bool) -> int | None:
+    """How much of the media is left from the start of the span on, in microseconds, or None where it does not say.
+
+    Args:
+      result: of the pass.
+      path: of the media, as ffmpeg was given it.
+      start_us: of the span.
+      whole: whether both streams gave something.
+
+    Raises:
+      UnusableError: the pass failed, with the reason that ffmpeg's log names.
+    """
+    log = result.log.replace(path, "FILE")  # a file's name must not pass for a complaint
     declared_us = _declared_us(log)
     if declared_us is not None and start_us >= declared_us:
         raise UnusableError("start_past_end", f"the media is {declared_us / MICROSECONDS:.2f} s long")
-    if result.returncode != 0 or not frames or not pcm:
+    if result.returncode != 0 or not whole:
         raise _failure(result.returncode, log)
-    samples = np.frombuffer(pcm, "<i2", len(pcm) // 2)
-    return _whole(frames, samples, span_us, None if declared_us is None else declared_us - start_us)
+    return None if declared_us is None else declared_us - start_us
 
 
 def split_jpegs(stream: bytes | bytearray) -> list[bytes]:
@@ -215,16 +236,32 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
     return struct.unpack_from(">HH", jpeg, at + 5)
 
 
-def _whole(frames: list[bytes], samples: np.ndarray, span_us: int, declared_us: int | None) -> Decoded:
-    video_us = len(frames) * MICROSECONDS // FRAME_RATE_HZ
-    audio_us = len(samples) * MICROSECONDS // SAMPLE_RATE_HZ
-    there_us = max(video_us, audio_us) if declared_us is None else declared_us
+def clip_length(video_us: int, audio_us: int, span_us: int, left_us: int | None) -> int:
+    """Length of the clip that these streams give, in microseconds; less than the span where the media end earlier.
+
+    Args:
+      video_us: length of the decoded frames.
+      audio_us: length of the decoded sound.
+      span_us: length asked for.
+      left_us: what the container says is left from the start of the span, or None.
+
+    Raises:
+      UnusableError: a stream ends long before the clip does.
+    """
+    there_us = max(video_us, audio_us) if left_us is None else left_us
     duration_us = span_us if span_us <= there_us + END_SLACK_US else there_us
     gap_us = max(TOLERATED_GAP_US, int(duration_us * TOLERATED_GAP_SHARE))
     for name, there_us in (("video", video_us), ("audio", audio_us)):
         if there_us < duration_us - gap_us:
             detail = f"{name} ends after {there_us / MICROSECONDS:.2f} of {duration_us / MICROSECONDS:.2f} s"
             raise UnusableError("truncated", detail)
+    return duration_us
+
+
+def _whole(frames: list[bytes], samples: np.ndarray, span_us: int, left_us: int | None) -> Decoded:
+    video_us = len(frames) * MICROSECONDS // FRAME_RATE_HZ
+    audio_us = len(samples) * MICROSECONDS // SAMPLE_RATE_HZ
+    duration_us = clip_length(video_us, audio_us, span_us, left_us)
     height, width = jpeg_size(frames[0])
     if any(jpeg_size(frame) != (height, width) for frame in frames):
         raise UnusableError("size_changes", "the frame size changes inside the clip")

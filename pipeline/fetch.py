@@ -1,33 +1,41 @@
-"""A clip's source to media, with a typed outcome: a local file in place, or an http(s) download."""
+"""A source to the media of its clips: downloaded once, probed, cut, stored; with a typed outcome for every attempt."""
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import os
 import random
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from urllib.parse import urlsplit
+import uuid
+from collections.abc import Callable, Iterator
 
-import requests
+from mbt.pipeline import download, media, probe, storage, youtube
+from mbt.pipeline.breaker import Breaker
+from mbt.pipeline.budget import Budget
+from mbt.pipeline.decode import UnusableError
+from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
+from mbt.pipeline.outcomes import Failure, FetchError, StopError
+from mbt.pipeline.proxies import AllRestingError, Proxies
+from mbt.pipeline.sources import is_url, stays_in_place
+from mbt.schemas.clip import MICROSECONDS, Outcome
 
-from mbt.pipeline import storage
-from mbt.schemas.clip import Outcome
-
-MEDIA_FOLDER = "media"
-MAX_DOWNLOAD_BYTES = 2 << 30
-TRIES = 3
 BACKOFF_S = 1.0
-CONNECT_TIMEOUT_S = 15.0
-READ_TIMEOUT_S = 30.0
-TOTAL_TIMEOUT_S = 900.0
+LONGEST_BACKOFF_S = 60.0
+PROBE_TRIES = 3  # of media on which this machine fails
+# A file that is this much longer than its clip is cut: what nobody reads is not kept.
+CUT_FROM_US = 20 * MICROSECONDS
+# A lab's copy whose name has no time is the whole video if it reaches the clip's end, and the clip if it is as short.
+_COPY_SLACK_US = MICROSECONDS
+_NOT_MEDIA = "not_media"
 _CHUNK_BYTES = 1 << 20
-_RETRIED = (Outcome.TRANSIENT, Outcome.BLOCKED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """How one attempt ended.
+    """How one attempt for one clip ended.
 
     Attributes:
       outcome: of the attempt.
@@ -36,7 +44,9 @@ class Fetched:
       bytes: size of the media.
       digest: SHA-256 of the media, hexadecimal.
       media: where the media lie: below ROOT, or a local path.
+      media_start_us: which time of the source is time zero of the media.
       signature: size and modification time of a local file, to notice that it changed.
+      tools: what fetched it.
     """
 
     outcome: Outcome
@@ -45,78 +55,33 @@ class Fetched:
     bytes: int = 0
     digest: str = ""
     media: str = ""
+    media_start_us: int = 0
     signature: str = ""
+    tools: str = ""
 
 
-class _FailedError(Exception):
-    def __init__(self, outcome: Outcome, reason: str, detail: str):
-        super().__init__(detail)
-        self.failed = Fetched(outcome=outcome, reason=reason, detail=detail)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Arrived:
+    """A whole file that came from somewhere, on this machine."""
+
+    path: str
+    starts_at_us: int = 0
+    tools: str = ""
 
 
-def is_url(source: str) -> bool:
-    """Whether a source is fetched over http(s)."""
-    return source.lower().startswith(("http://", "https://"))
+Attempts = Iterator[tuple[dict, int, Fetched]]
 
 
-def data_path(source: str, media_root: str) -> str:
-    """What a record says of its source: its path below the media root, its whole path elsewhere, or its URL."""
-    if is_url(source):
-        return source
-    below = os.path.relpath(source, media_root)
-    return source if below.split(os.sep)[0] == os.pardir else below
+def settled(outcome: str, reason: str) -> bool:
+    """Whether an outcome stands for a source that is not on this machine, without another attempt.
+
+    A page instead of media may be a login or an error that passes.
+    """
+    return outcome in (Outcome.OK, Outcome.GONE) or (outcome == Outcome.UNUSABLE and reason != _NOT_MEDIA)
 
 
-def media_id(source: str) -> str:
-    """The stem of the file's name."""
-    return os.path.splitext(os.path.basename(source.partition("?")[0] if is_url(source) else source))[0]
-
-
-def fetch(source: str, root: str) -> Fetched:
-    """Gets the media of a source, once; never raises for what the source is or does."""
-    try:
-        return _download(source, root) if is_url(source) else _local(source)
-    except _FailedError as error:
-        return error.failed
-
-
-def fetch_with_retries(source: str, root: str, sleep: Callable[[float], None] = time.sleep) -> tuple[Fetched, int]:
-    """Like `fetch`, trying again what may pass; also says how many tries it took."""
-    for attempt in range(1, TRIES + 1):
-        fetched = fetch(source, root)
-        if not is_url(source) or fetched.outcome not in _RETRIED or attempt == TRIES:
-            break
-        sleep(BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-    return fetched, attempt
-
-
-def still_holds(outcome: str, source: str, media: str, signature: str, root: str) -> bool:
-    """Whether an earlier outcome stands without another attempt."""
-    if not is_url(source):
-        return outcome == Outcome.OK and _signature(source) == signature
-    return outcome == Outcome.GONE or (outcome == Outcome.OK and storage.exists(storage.join(root, media)))
-
-
-def _local(path: str) -> Fetched:
-    signature = _signature(path)
-    try:
-        if os.path.isdir(path):
-            raise _FailedError(Outcome.INVALID, "not_a_file", f"{path} is a folder")
-        digest, size = hashlib.sha256(), 0
-        with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-    except FileNotFoundError as error:
-        raise _FailedError(Outcome.TRANSIENT, "missing", f"{path}: no such file") from error
-    except OSError as error:
-        raise _FailedError(Outcome.TRANSIENT, "unreadable", f"{path}: {error.strerror}") from error
-    if not size:
-        raise _FailedError(Outcome.UNUSABLE, "empty", f"{path} has 0 bytes")
-    return Fetched(outcome=Outcome.OK, bytes=size, digest=digest.hexdigest(), media=path, signature=signature)
-
-
-def _signature(path: str) -> str:
+def signature(path: str) -> str:
+    """Changes when a local file does."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -124,91 +89,270 @@ def _signature(path: str) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
-def _download(url: str, root: str) -> Fetched:
-    with tempfile.NamedTemporaryFile(prefix="mbt-fetch-") as file:
-        try:
-            digest, size = _receive(url, file)
-        except requests.exceptions.RequestException as error:
-            raise _failure(error) from error
-        if not size:
-            raise _FailedError(Outcome.TRANSIENT, "empty", "the server sent 0 bytes")
-        media = _media_name(url, digest)
-        file.seek(0)
-        final = storage.join(root, media)
-        if not storage.exists(final):
-            _store(file, final)
-    return Fetched(outcome=Outcome.OK, bytes=size, digest=digest, media=media)
-
-
-def _receive(url: str, file) -> tuple[str, int]:
-    """Downloads into `file`; returns SHA-256 and size."""
-    deadline = time.monotonic() + TOTAL_TIMEOUT_S
-    digest, size = hashlib.sha256(), 0
-    headers = {"Accept-Encoding": "identity"}
-    timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
-    with requests.get(url, stream=True, timeout=timeout, headers=headers) as response:
-        _check_status(response)
-        promised = response.headers.get("Content-Length", "")
-        if promised.isdigit() and int(promised) > MAX_DOWNLOAD_BYTES:
-            raise _FailedError(Outcome.UNUSABLE, "too_large", f"{promised} bytes, over {MAX_DOWNLOAD_BYTES >> 30} GiB")
-        for chunk in response.iter_content(_CHUNK_BYTES):
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-            if size > MAX_DOWNLOAD_BYTES:
-                raise _FailedError(Outcome.UNUSABLE, "too_large", f"over {MAX_DOWNLOAD_BYTES >> 30} GiB")
-            if time.monotonic() > deadline:
-                raise _FailedError(Outcome.TRANSIENT, "too_slow", f"not done after {TOTAL_TIMEOUT_S:.0f} s")
-        if promised.isdigit() and size != int(promised):
-            raise _FailedError(Outcome.TRANSIENT, "cut_short", f"{size} of {promised} bytes came")
-    return digest.hexdigest(), size
-
-
-def _check_status(response: requests.Response) -> None:
-    status = response.status_code
-    if status == 200:
-        return
-    detail = f"HTTP {status} {response.reason or ''}".strip()
-    if status in (404, 410):
-        raise _FailedError(Outcome.GONE, f"http_{status}", detail)
-    if status in (401, 402, 451):
-        raise _FailedError(Outcome.RESTRICTED, f"http_{status}", detail)
-    if status in (403, 429):
-        raise _FailedError(Outcome.BLOCKED, f"http_{status}", detail)
-    raise _FailedError(Outcome.TRANSIENT, f"http_{status}", detail)
-
-
-def _failure(error: requests.exceptions.RequestException) -> _FailedError:
-    kinds = requests.exceptions
-    # Types only: an exception's text may hold the URL's secrets.
-    for kind, outcome, reason in (
-        (kinds.Timeout, Outcome.TRANSIENT, "timeout"),
-        (kinds.TooManyRedirects, Outcome.TRANSIENT, "redirect_loop"),
-        (kinds.SSLError, Outcome.TRANSIENT, "tls"),
-        (kinds.InvalidURL, Outcome.INVALID, "bad_url"),
-        (kinds.ChunkedEncodingError, Outcome.TRANSIENT, "cut_short"),
-        (kinds.ConnectionError, Outcome.TRANSIENT, "connection"),
-    ):
-        if isinstance(error, kind):
-            return _FailedError(outcome, reason, type(error).__name__)
-    return _FailedError(Outcome.TRANSIENT, "request_failed", type(error).__name__)
-
-
-def _media_name(url: str, digest: str) -> str:
-    """`media/<2 hex>/<hash of the source>-<digest>.<ext>`; hexadecimal, so that letter case cannot matter."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:24]
-    extension = os.path.splitext(urlsplit(url).path)[1][1:].lower()
-    suffix = extension if extension.isalnum() and extension.isascii() and len(extension) <= 5 else "bin"
-    return f"{MEDIA_FOLDER}/{name[:2]}/{name}-{digest[:12]}.{suffix}"
-
-
-def _store(file, final: str) -> None:
-    attempt = f"{final}.{random.getrandbits(64):016x}.part"
+def local(path: str) -> Fetched:
+    """Takes note of a file that stays where it is."""
+    before = signature(path)
     try:
-        with storage.create(attempt) as sink:
+        if os.path.isdir(path):
+            return Fetched(outcome=Outcome.INVALID, reason="not_a_file", detail=f"{path} is a folder")
+        digest, size = hashlib.sha256(), 0
+        with open(path, "rb", buffering=0) as file:
             while chunk := file.read(_CHUNK_BYTES):
-                sink.write(chunk)
-        storage.publish(attempt, final)
-    except BaseException:
-        storage.delete(attempt)
+                digest.update(chunk)
+                size += len(chunk)
+    except FileNotFoundError:
+        return Fetched(outcome=Outcome.TRANSIENT, reason="missing", detail=f"{path}: no such file")
+    except OSError as error:
+        return Fetched(outcome=Outcome.TRANSIENT, reason="unreadable", detail=f"{path}: {error.strerror}")
+    if not size:
+        return Fetched(outcome=Outcome.UNUSABLE, reason="empty", detail=f"{path} has 0 bytes")
+    return Fetched(outcome=Outcome.OK, bytes=size, digest=digest.hexdigest(), media=path, signature=before)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fetcher:
+    """What all fetches of a worker process share.
+
+    Attributes:
+      root: of the dataset.
+      work: folder of the run's temporary files, below `root`.
+      program: the ffmpeg to run.
+      youtube: how YouTube is asked.
+      limits: of a download.
+      budget: of this machine.
+      proxies: to rotate.
+      breaker: of the run.
+      probes: how many may decode at a time.
+      on_bytes: called with the size of what came.
+    """
+
+    root: str
+    work: str
+    program: str
+    youtube: youtube.Settings
+    limits: download.Limits
+    budget: Budget
+    proxies: Proxies
+    breaker: Breaker
+    probes: threading.Semaphore
+    on_bytes: Callable[[int], None] = lambda count: None
+
+    def fetch(self, rows: list[dict]) -> Attempts:
+        """Gets the media of the clips of one source; yields (row, number of the attempt, how it ended).
+
+        Clips that were not tried, because the run is to stop, are not yielded.
+        """
+        source = rows[0]["source"]
+        if stays_in_place(source) and not rows[0]["copy"]:
+            fetched = local(source)
+            yield from ((row, 1, fetched) for row in rows)
+            return
+        copies = [row for row in rows if row["copy"]]
+        wanted = [row for row in rows if not row["copy"]]
+        try:
+            for row in copies:
+                adopted = self._adopted(row)
+                if adopted is None:
+                    wanted.append(row)
+                else:
+                    yield row, 1, adopted
+            if wanted:
+                yield from self._fetched(source, wanted)
+        except StopError as error:
+            self.breaker.trip(str(error))
+
+    def _fetched(self, source: str, rows: list[dict]) -> Attempts:
+        """Downloads with retries."""
+        pending = list(rows)
+        attempt = 0
+        while self.breaker.tripped() is None:
+            attempt += 1
+            try:
+                with self._spool() as folder:
+                    arrived = self._download(source, rows, folder)
+                    while pending:
+                        yield pending[0], attempt, self._kept(pending[0], arrived, several=len(rows) > 1)
+                        pending.pop(0)
+                return
+            except FetchError as error:
+                failure = error.failure
+            self.breaker.record(failure.outcome, failure.detail)
+            failed = Fetched(outcome=failure.outcome, reason=failure.reason, detail=failure.detail)
+            yield from ((row, attempt, failed) for row in pending)
+            if attempt >= failure.tries:
+                return
+            self._back_off(attempt, failure)
+
+    def _back_off(self, attempt: int, failure: Failure) -> None:
+        """Waits, longer each time, at random so that threads that failed together do not return together."""
+        wait_s = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
+        until = time.monotonic() + max(wait_s, min(failure.retry_after_s or 0.0, LONGEST_BACKOFF_S))
+        while (left_s := until - time.monotonic()) > 0 and self.breaker.tripped() is None:
+            time.sleep(min(left_s, 0.5))
+
+    def _download(self, source: str, rows: list[dict], folder: str) -> _Arrived:
+        """One attempt to get a whole source."""
+        video = youtube.video_id(source)
+        with self.budget.download(paced=video is not None):
+            try:
+                proxy = self.proxies.next()
+            except AllRestingError as error:
+                raise StopError(str(error)) from error
+            try:
+                with _own_faults():
+                    arrived = self._arrived(source, video, rows, folder, proxy)
+            except FetchError as error:
+                if error.failure.outcome == Outcome.BLOCKED:
+                    self.proxies.rest(proxy, error.failure.retry_after_s)
+                raise
+        self.breaker.record(Outcome.OK, "")
+        return arrived
+
+    def _arrived(self, source: str, video: str | None, rows: list[dict], folder: str, proxy: str | None) -> _Arrived:
+        if video is not None:
+            spans = [(row["start_us"], row["end_us"]) for row in rows]
+            span = (min(start for start, _ in spans), max(end for _, end in spans))
+            got = youtube.download(video, span, folder, self.youtube, proxy, self.on_bytes)
+            return _Arrived(path=got.path, starts_at_us=got.starts_at_us, tools=got.tools)
+        path = os.path.join(folder, f"download{_extension(source)}")
+        if is_url(source):
+            download.download(source, path, self.limits, proxy, self.on_bytes)
+            return _Arrived(path=path, tools=f"requests {download.requests.__version__}")
+        self.on_bytes(_copied(source, path, self.limits.max_bytes))
+        return _Arrived(path=path)
+
+    def _adopted(self, row: dict) -> Fetched | None:
+        """Takes media that are already there: stored by a run that was killed, or a lab's own copy.
+
+        None where what the store holds is not whole.
+        """
+        if row["copy"].startswith(media.FOLDER + "/"):
+            path = storage.join(self.root, row["copy"])
+            digest, size = media.digest_of(path)
+            if not media.is_whole(path, digest):
+                storage.delete(path)
+                return None
+            start_us = media.start_of(path)
+            return Fetched(outcome=Outcome.OK, bytes=size, digest=digest, media=row["copy"], media_start_us=start_us)
+        with self._spool() as folder:
+            return self._copy_kept(row, folder)
+
+    def _copy_kept(self, row: dict, folder: str) -> Fetched:
+        """Puts a lab's copy into the store, by a hard link where the file system can."""
+        noted = local(row["copy"])
+        if noted.outcome != Outcome.OK:
+            return dataclasses.replace(noted, media="")
+        path = os.path.join(folder, f"copy{_extension(row['copy'])}")
+        try:
+            os.link(row["copy"], path)
+        except OSError:
+            _copied(row["copy"], path, self.limits.max_bytes)
+        starts_at_us = row["start_us"] if row["copy_is_clip"] or self._is_clip(path, row) else 0
+        return self._kept(row, _Arrived(path=path, starts_at_us=starts_at_us, tools="import"), several=False)
+
+    def _is_clip(self, path: str, row: dict) -> bool:
+        length_us = probe.times(path, self.program).duration_us
+        if length_us is None:
+            return True
+        reaches_end = length_us >= row["end_us"] - _COPY_SLACK_US
+        return not reaches_end or length_us <= row["end_us"] - row["start_us"] + _COPY_SLACK_US
+
+    def _kept(self, row: dict, arrived: _Arrived, *, several: bool) -> Fetched:
+        """Probes the clip's span of a file, cuts it out where that saves much, and stores it."""
+        try:
+            with self.probes:
+                path, start_us = self._part(row, arrived, several=several)
+            digest, size = media.digest_of(path)
+            extension = os.path.splitext(path)[1][1:]
+            name = media.name(media.key(row["source"], row["start_us"], row["end_us"]), digest, start_us, extension)
+            self._store(path, name, keep=path == arrived.path and several)
+        except UnusableError as error:
+            return Fetched(outcome=Outcome.UNUSABLE, reason=error.reason, detail=error.detail, tools=arrived.tools)
+        return Fetched(
+            outcome=Outcome.OK, bytes=size, digest=digest, media=name, media_start_us=start_us, tools=arrived.tools
+        )
+
+    def _part(self, row: dict, arrived: _Arrived, *, several: bool) -> tuple[str, int]:
+        """The file to keep, and which time of the source is its zero."""
+        start_us, end_us = row["start_us"] - arrived.starts_at_us, row["end_us"] - arrived.starts_at_us
+        length_us = self._probe(arrived.path, start_us, end_us).media_us
+        if not several and (length_us is None or length_us < end_us - start_us + CUT_FROM_US):
+            return arrived.path, arrived.starts_at_us
+        target = os.path.join(os.path.dirname(arrived.path), f"cut-{uuid.uuid4().hex}.mp4")
+        zero_us = probe.cut(arrived.path, start_us, end_us, target, self.program)
+        if zero_us is None:
+            return arrived.path, arrived.starts_at_us
+        try:
+            self._probe(target, start_us - zero_us, end_us - zero_us)
+        except UnusableError:
+            return arrived.path, arrived.starts_at_us  # what decodes whole and not cut stays whole
+        return target, arrived.starts_at_us + zero_us
+
+    def _probe(self, path: str, start_us: int, end_us: int) -> probe.Probed:
+        for remaining in reversed(range(PROBE_TRIES)):
+            try:
+                return probe.probe(path, max(0, start_us), end_us, self.program)
+            except WorkerTroubleError as error:
+                if remaining:
+                    continue
+                if isinstance(error, DecoderCrashError):
+                    raise UnusableError("decoder_crashed", f"{error}, {PROBE_TRIES} times") from error
+                detail = f"{error}, {PROBE_TRIES} times"
+                raise FetchError(
+                    Failure(outcome=Outcome.TRANSIENT, reason="probe_failed", detail=detail, tries=1)
+                ) from error
+        raise AssertionError("unreachable")
+
+    def _store(self, path: str, name: str, *, keep: bool) -> None:
+        final = storage.join(self.root, name)
+        if storage.exists(final):
+            return
+        if keep:  # the next clip of this source is in the same file
+            duplicate = f"{path}.{uuid.uuid4().hex}"
+            os.link(path, duplicate)
+            path = duplicate
+        storage.upload(path, final)
+
+    @contextlib.contextmanager
+    def _spool(self) -> Iterator[str]:
+        """A folder for what is not whole yet, on the file system of the store where that is local."""
+        parent = None
+        if storage.is_local(self.work):
+            parent = storage.join(self.work, "spool")
+            os.makedirs(parent, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="fetch-", dir=parent) as folder:
+            yield folder
+
+
+@contextlib.contextmanager
+def _own_faults() -> Iterator[None]:
+    """A full disk is nobody's but ours, and the next clip would fare no better."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StopError(f"the disk is full ({error.strerror}): free some space, then go on") from error
         raise
+
+
+def _copied(source: str, path: str, max_bytes: int) -> int:
+    """Copies a file from wherever Beam's file systems reach."""
+    try:
+        with storage.open_file(source) as reader, open(path, "wb") as writer:
+            size = 0
+            while chunk := reader.read(_CHUNK_BYTES):
+                size += writer.write(chunk)
+                if size > max_bytes:
+                    detail = f"over the limit of {max_bytes} bytes"
+                    raise FetchError(Failure(outcome=Outcome.UNUSABLE, reason="too_large", detail=detail, tries=1))
+            return size
+    except FileNotFoundError as error:
+        raise FetchError(
+            Failure(outcome=Outcome.TRANSIENT, reason="missing", detail=f"{source}: no such file", tries=1)
+        ) from error
+
+
+def _extension(source: str) -> str:
+    """The source's file name extension, where it is an ordinary one."""
+    extension = os.path.splitext(source.partition("?")[0])[1]
+    return extension.lower() if extension[1:].isalnum() and extension.isascii() and len(extension) <= 6 else ""

@@ -4,15 +4,16 @@ Many small complete Parquet files, `ledger/<run>/<writer>-<seq>.parquet`: kill -
 The order of attempts is (run, attempt), never the clock.
 """
 
+import threading
 import time
 import uuid
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from apache_beam.io.filesystems import FileSystems
 
-from mbt.pipeline import storage
+from mbt.pipeline import parquet, storage
+from mbt.schemas.clip import Outcome
 
 FOLDER = "ledger"
 FLUSH_ROWS = 1000
@@ -26,17 +27,27 @@ ATTEMPTS = pa.schema(
         ("attempt", pa.int32()),
         ("time", pa.timestamp("us", "UTC")),
         ("source", pa.string()),
+        ("start_us", pa.int64()),
+        ("end_us", pa.int64()),
         ("outcome", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("bytes", pa.int64()),
         ("digest", pa.string()),  # SHA-256 of the media, hexadecimal
         ("media", pa.string()),  # relative to ROOT, or a local path
+        ("media_start_us", pa.int64()),  # which time of the source is the media's zero
         ("signature", pa.string()),  # size and modification time of a local file
         ("tools", pa.string()),
     ]
 )
-_STATE_COLUMNS = ["clip_id", "run", "attempt", "source", "outcome", "reason", "detail", "digest", "media", "signature"]
+# A reason that alone proves nothing: YouTube says it of videos that are gone, and of good ones to guests it dislikes.
+DOUBT = "unavailable"
+DAYS_OF_DOUBT = 3
+
+_STATE_COLUMNS = [
+    *("clip_id", "run", "attempt", "time", "source", "start_us", "end_us", "outcome", "reason", "detail"),
+    *("digest", "media", "media_start_us", "signature"),
+]
 
 
 def new_run(root: str) -> int:
@@ -45,7 +56,7 @@ def new_run(root: str) -> int:
 
 
 class Writer:
-    """Appends the attempts of one worker to the ledger."""
+    """Appends the attempts of one worker to the ledger; thread-safe."""
 
     def __init__(self, root: str, run: int):
         self._folder = storage.join(root, FOLDER, f"{run:06d}")
@@ -53,44 +64,94 @@ class Writer:
         self._name = uuid.uuid4().hex[:12]
         self._rows: list[dict] = []
         self._files = 0
-        self._flushed = time.monotonic()
+        self._lock = threading.Lock()  # of the rows
+        self._flushing = threading.Lock()
+        self._closed = threading.Event()
+        self._flusher = threading.Thread(target=self._flush_now_and_then, daemon=True)
+
+    def __enter__(self) -> "Writer":
+        self._flusher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._flusher.join()
+        self.flush()
 
     def append(self, **row) -> None:
         """Adds an attempt: the columns of `ATTEMPTS` that depend on it."""
         now = time.time_ns() // 1000
-        self._rows.append({"attempt_id": uuid.uuid4().hex, "run": self._run, "time": now} | row)
-        if len(self._rows) >= FLUSH_ROWS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
+        with self._lock:
+            self._rows.append({"attempt_id": uuid.uuid4().hex, "run": self._run, "time": now} | row)
+            full = len(self._rows) >= FLUSH_ROWS
+        if full:
             self.flush()
 
     def flush(self) -> None:
         """Writes what has gathered as one complete file."""
-        self._flushed = time.monotonic()
-        if not self._rows:
-            return
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(self._rows, ATTEMPTS), sink, compression="zstd")
-        storage.write(
-            storage.join(self._folder, f"{self._name}-{self._files:05d}.parquet"), sink.getvalue().to_pybytes()
-        )
-        self._files += 1
-        self._rows = []
+        with self._flushing:
+            with self._lock:
+                rows = list(self._rows)
+            if not rows:
+                return
+            sink = pa.BufferOutputStream()
+            pq.write_table(pa.Table.from_pylist(rows, ATTEMPTS), sink, compression="zstd")
+            name = f"{self._name}-{self._files:05d}.parquet"
+            storage.write(storage.join(self._folder, name), sink.getvalue().to_pybytes())
+            with self._lock:  # not before: what could not be written is tried again at the next flush
+                del self._rows[: len(rows)]
+            self._files += 1
+
+    def _flush_now_and_then(self) -> None:
+        while not self._closed.wait(FLUSH_SECONDS):
+            self.flush()
 
 
 def state(root: str) -> pa.Table:
-    """The newest attempt of every clip that was ever tried; columns as in `ATTEMPTS`, without times and tools."""
+    """The newest attempt of every clip that was ever tried; columns as in `ATTEMPTS`, without bytes and tools.
+
+    A clip of which nothing but `DOUBT` was heard on `DAYS_OF_DOUBT` days since it was last fetched counts as gone.
+    """
+    table = read(root, _STATE_COLUMNS)
+    if not len(table):
+        return table
+    order = pc.sort_indices(table, [("clip_id", "ascending"), ("run", "descending"), ("attempt", "descending")])
+    ids = pc.take(table["clip_id"], order).combine_chunks()
+    first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids[1:], ids[:-1])])
+    return _without_doubt(table.take(pc.filter(order, first)), table)
+
+
+def read(root: str, columns: list[str] | None = None) -> pa.Table:
+    """All attempts ever made, in no order; an attempt that stands in two files is there once."""
     folder = storage.join(root, FOLDER)
     parts = []
     for run in storage.folders(folder):
         for name in sorted(storage.sizes(storage.join(folder, run))):
             if name.endswith(".parquet"):
-                with FileSystems.open(storage.join(folder, run, name)) as file:
-                    parts.append(pq.read_table(file, columns=_STATE_COLUMNS))
-    if not parts:
-        return ATTEMPTS.empty_table().select(_STATE_COLUMNS)
-    table = pa.concat_tables(parts)
-    order = pc.sort_indices(table, [("clip_id", "ascending"), ("run", "descending"), ("attempt", "descending")])
-    ids = pc.take(table["clip_id"], order).combine_chunks()
-    if not len(ids):
-        return table
-    first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids[1:], ids[:-1])])
-    return table.take(pc.filter(order, first))
+                parts.append(parquet.table(storage.read(storage.join(folder, run, name)), columns))
+    empty = ATTEMPTS.empty_table()
+    return pa.concat_tables(parts) if parts else empty.select(columns or empty.column_names)
+
+
+def _without_doubt(newest: pa.Table, attempts: pa.Table) -> pa.Table:
+    doubted = pc.equal(newest["reason"], DOUBT)
+    if not pc.any(doubted).as_py():
+        return newest
+    ids = newest.filter(doubted)["clip_id"].combine_chunks()
+    confirmed = _confirmed(attempts.filter(pc.is_in(attempts["clip_id"], ids)))
+    gone = pc.and_(doubted, pc.is_in(newest["clip_id"], pa.array(sorted(confirmed), pa.string())))
+    outcome = pc.if_else(gone, Outcome.GONE.value, newest["outcome"])
+    return newest.set_column(newest.column_names.index("outcome"), "outcome", outcome)
+
+
+def _confirmed(attempts: pa.Table) -> set[str]:
+    """Clips that were doubted on enough days since they were last fetched."""
+    rows = attempts.select(["clip_id", "run", "attempt", "time", "outcome", "reason"]).to_pylist()
+    days: dict[str, set] = {}
+    for row in sorted(rows, key=lambda row: (row["run"], row["attempt"])):
+        seen = days.setdefault(row["clip_id"], set())
+        if row["reason"] == DOUBT:
+            seen.add(row["time"].date())
+        elif row["outcome"] == Outcome.OK:
+            seen.clear()
+    return {clip_id for clip_id, seen in days.items() if len(seen) >= DAYS_OF_DOUBT}

@@ -1,17 +1,84 @@
 """The `mbt-data` command. Heavy imports wait until the flags are known to be right."""
 
+import argparse
+import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
 
-from mbt.pipeline.options import parse
+from mbt.pipeline.commands import (
+    adopt,
+    build,
+    diff,
+    export,
+    fetch,
+    flags,
+    gc,
+    list_snapshots,
+    purge,
+    refresh,
+    report,
+    show,
+    status,
+    verify,
+)
+from mbt.pipeline.errors import IncompleteError, RefusedError
+
+DESCRIPTION = "Turns annotated video clips into sharded TFRecords, and says why a clip is missing."
+COMMANDS: tuple[ModuleType, ...] = (
+    *(build, fetch, adopt, status, refresh),
+    *(list_snapshots, show, diff, report, export),
+    *(verify, gc, purge),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    options = parse(sys.argv[1:] if arguments is None else arguments)
-    from mbt.pipeline import run
+    """Runs a command; returns its exit status."""
+    parser = flags.Parser(prog="mbt-data", description=DESCRIPTION, allow_abbrev=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    parsers = {module.NAME: _add(commands, module) for module in COMMANDS}
+    known, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    command = next(module for module in COMMANDS if known.command == module.NAME)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, _end_at_once)
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    try:
+        return command.run(known, tuple(rest))
+    except flags.FlagsError as error:
+        parsers[known.command].error(str(error))
+    except RefusedError as error:
+        print(f"mbt-data: {error}", file=sys.stderr)
+        return 2
+    except IncompleteError as error:
+        print(f"mbt-data: {error}", file=sys.stderr)
+        return 1
 
-    return run.main(options)
+
+def _add(commands, module: ModuleType) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        module.NAME,
+        help=module.HELP,
+        description=module.DESCRIPTION,
+        epilog=module.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_flags(parser)
+    return parser
+
+
+def _end_at_once(signal_number: int, _: object) -> NoReturn:
+    """Ctrl-C and SIGTERM: threads that wait for a decoder would hold up an orderly end for minutes, to no use.
+
+    Children die with this process, whatever is published is whole, and the next run clears the rest.
+    """
+    os.write(2, b"\nmbt-data: interrupted; the same command goes on from here\n")
+    if (writer := sys.modules.get("mbt.pipeline.writer")) is not None:
+        writer.let_go()
+    os._exit(128 + signal_number)
 
 
 if __name__ == "__main__":

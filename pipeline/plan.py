@@ -7,27 +7,29 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from apache_beam.io.filesystems import FileSystems
 
 from mbt.pipeline import storage
-from mbt.pipeline.annotations import Row
-from mbt.pipeline.fetch import data_path, media_id
+from mbt.pipeline.annotations.rows import Row
+from mbt.pipeline.sources import data_path, media_id
 from mbt.schemas.clip import MICROSECONDS, Outcome
-from mbt.schemas.manifest import Dataset
+from mbt.schemas.index import DIGEST_BYTES
+from mbt.schemas.manifest import Dataset, Manifest
 
 SHARD_BYTES = 256 << 20
 BYTES_PER_SECOND = 600_000  # of a record, at 455 x 256; docs/performance.md
 ROW_GROUP_ROWS = 4096  # a worker that wants 30 rows reads a megabyte
-_CHUNK_ROWS = 16_384
+_CHUNK_ROWS = 512  # with more rows at a time the garbage collector takes a third of the reading
 
 CLIPS = pa.schema(
     [
+        ("file", pa.dictionary(pa.int32(), pa.string())),
         ("line", pa.int32()),
         ("id", pa.string()),
         ("split", pa.string()),
@@ -54,6 +56,8 @@ class Task:
       first_row: of the plan.
       num_rows: clips that belong here, with media or not.
       fingerprint: digest of every input of every record.
+      identity: digest of everything but the clips that decides the shard's bytes.
+      predecessor: stem of the same shard in the snapshot before, from which records are taken over; or None.
     """
 
     split: str
@@ -62,11 +66,52 @@ class Task:
     first_row: int
     num_rows: int
     fingerprint: str
+    identity: str
+    predecessor: str | None = None
 
     @property
     def stem(self) -> str:
         """The shard's file name, without extension."""
-        return f"{self.split}-{self.shard:05d}-of-{self.num_shards:05d}-{self.fingerprint}"
+        return stem(self.split, self.shard, self.num_shards, self.fingerprint)
+
+
+def stem(split: str, shard: int, num_shards: int, fingerprint: str) -> str:
+    """A shard's file name, without extension."""
+    return f"{split}-{shard:05d}-of-{num_shards:05d}-{fingerprint}"
+
+
+def fingerprint(identity: str, split: str, shard: int, num_shards: int, inputs: Iterable[bytes]) -> str:
+    """Digest of a shard's inputs: those of its clips, in the order of their keys, and what all clips share."""
+    digest = hashlib.sha256(f"{identity}\n{split}\n{shard}\n{num_shards}\n".encode())
+    for clip in inputs:
+        digest.update(clip)
+    return digest.hexdigest()[:20]
+
+
+def with_digests(row: dict, identity: str, media_root: str) -> dict:
+    """A row with the digests that stand in a shard's index.
+
+    Args:
+      row: of the plan.
+      identity: of the dataset.
+      media_root: what paths in the records are relative to.
+
+    Returns:
+      The row with `content`, the digest of all that decides the frames and the spectrogram, and `inputs`, the digest of
+      all that decides the record.
+    """
+    source = row["source"]
+    # Where the bytes alone leave doubt, ffmpeg looks at the name's end.
+    extension = os.path.splitext(row["media"] or source)[1]
+    span = [row[name] - row["media_start_us"] for name in ("start_us", "end_us")]
+    content = _digest([identity, row["digest"], *span, extension])
+    said = [row[name] for name in ("id", "start_us", "end_us", "label_indices", "labels")]
+    inputs = _digest([content.hex(), data_path(source, media_root), media_id(source), *said])
+    return row | {"inputs": inputs, "content": content}
+
+
+def _digest(parts: list) -> bytes:
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).digest()[:DIGEST_BYTES]
 
 
 def clip_key(salt: str, clip_id: str) -> int:
@@ -80,6 +125,7 @@ def clip_table(rows: Iterable[Row], salt: str) -> pa.Table:
     rows = iter(rows)
     while chunk := list(itertools.islice(rows, _CHUNK_ROWS)):
         columns = {
+            "file": [row.file for row in chunk],
             "line": [row.line for row in chunk],
             "id": [row.clip.id for row in chunk],
             "split": [row.clip.split for row in chunk],
@@ -93,7 +139,7 @@ def clip_table(rows: Iterable[Row], salt: str) -> pa.Table:
             "detail": [row.detail for row in chunk],
         }
         batches.append(pa.RecordBatch.from_pydict(columns, schema=CLIPS))
-    return _without_duplicates(pa.Table.from_batches(batches, CLIPS))
+    return _without_duplicates(pa.Table.from_batches(batches, CLIPS).unify_dictionaries())
 
 
 def _without_duplicates(table: pa.Table) -> pa.Table:
@@ -111,12 +157,21 @@ def _without_duplicates(table: pa.Table) -> pa.Table:
     rows = np.array(sorted(firsts))
     mask = np.zeros(len(table), bool)
     mask[rows] = True
-    details = [f"line {lines[firsts[row]]} has the same id, {ids[row].as_py()!r}" for row in rows.tolist()]
+    files = table["file"]
+    details = [
+        _twice(ids[row].as_py(), files[row].as_py(), files[first].as_py(), lines[first].as_py())
+        for row, first in sorted(firsts.items())
+    ]
     values = {"outcome": Outcome.INVALID.value, "reason": "duplicate_id", "detail": pa.array(details, pa.string())}
     for name, value in values.items():
         filled = pc.replace_with_mask(table[name].combine_chunks(), pa.array(mask), value)
         table = table.set_column(table.column_names.index(name), name, filled)
     return table
+
+
+def _twice(clip_id: str, file: str, first_file: str, first_line: int) -> str:
+    where = f"line {first_line}" if file == first_file else f"{first_file}, line {first_line}"
+    return f"{where} has the same id, {clip_id!r}"
 
 
 def _neighbours_alike(keys: np.ndarray, order: np.ndarray) -> tuple[list[int], list[int]]:
@@ -126,12 +181,15 @@ def _neighbours_alike(keys: np.ndarray, order: np.ndarray) -> tuple[list[int], l
 
 
 def num_shards(table: pa.Table) -> dict[str, int]:
-    """Per split, the power of two that puts about 256 MiB into a shard."""
+    """Per split, the power of two that puts 128 to 256 MiB into a shard.
+
+    Not more: a clip that changes costs its whole shard, and 0.2 % of clips of 10 s must not rewrite a tenth of them.
+    """
     lengths = table.group_by("split").aggregate([("end_us", "sum"), ("start_us", "sum")])
     shards = {}
     for row in lengths.to_pylist():
         size = estimated_bytes(row["end_us_sum"] - row["start_us_sum"])
-        shards[row["split"]] = 1 << max(0, round(np.log2(max(1.0, size / SHARD_BYTES))))
+        shards[row["split"]] = 1 << (max(1, -(-size // SHARD_BYTES)) - 1).bit_length()
     return shards
 
 
@@ -182,13 +240,15 @@ def write(table: pa.Table, path: str) -> None:
 def read_rows(path: str, first_row: int, num_rows: int) -> list[dict]:
     """A range of rows of a plan, as dicts."""
     last_group = (first_row + max(1, num_rows) - 1) // ROW_GROUP_ROWS
-    with FileSystems.open(path) as source:
+    with storage.open_file(path) as source:
         groups = range(first_row // ROW_GROUP_ROWS, last_group + 1)
         table = pq.ParquetFile(source).read_row_groups(list(groups))
     return table.slice(first_row % ROW_GROUP_ROWS, num_rows).to_pylist()
 
 
-def tasks(table: pa.Table, dataset: Dataset, identity: str, media_root: str) -> Iterator[Task]:
+def tasks(
+    table: pa.Table, dataset: Dataset, identity: str, media_root: str, parent: Manifest | None = None
+) -> Iterator[Task]:
     """One task per shard of every split, empty shards too.
 
     Args:
@@ -196,23 +256,29 @@ def tasks(table: pa.Table, dataset: Dataset, identity: str, media_root: str) -> 
       dataset: says how many shards a split has.
       identity: digest of everything but the clips that decides a shard's bytes.
       media_root: what paths in the records are relative to.
+      parent: the snapshot whose records are taken over where they are still the same.
     """
     ranges = _shard_ranges(table)
     for split in sorted(dataset.num_shards):
         total = dataset.num_shards[split]
         for shard in range(total):
             first, count = ranges.get((split, shard), (0, 0))
-            digest = hashlib.sha256(f"{identity}\n{split}\n{shard}\n{total}\n".encode())
-            for line in _record_inputs(table.slice(first, count), media_root):
-                digest.update(line)
+            inputs = _inputs(table.slice(first, count), identity, media_root)
             yield Task(
                 split=split,
                 shard=shard,
                 num_shards=total,
                 first_row=first,
                 num_rows=count,
-                fingerprint=digest.hexdigest()[:20],
+                fingerprint=fingerprint(identity, split, shard, total, inputs),
+                identity=identity,
+                predecessor=_predecessor(parent, split, shard, total),
             )
+
+
+def _predecessor(parent: Manifest | None, split: str, shard: int, total: int) -> str | None:
+    shards = parent.splits[split].shards if parent and split in parent.splits else ()
+    return os.path.splitext(os.path.basename(shards[shard].path))[0] if len(shards) == total else None
 
 
 def _shard_ranges(table: pa.Table) -> dict[tuple[str, int], tuple[int, int]]:
@@ -227,11 +293,9 @@ def _shard_ranges(table: pa.Table) -> dict[tuple[str, int], tuple[int, int]]:
     return ranges
 
 
-def _record_inputs(rows: pa.Table, media_root: str) -> Iterator[bytes]:
-    """What each record of these rows is made from, as a line of JSON."""
-    names = ["id", "start_us", "end_us", "label_indices", "labels", "digest"]
+def _inputs(rows: pa.Table, identity: str, media_root: str) -> Iterator[bytes]:
+    """The digest of each record's inputs."""
+    names = ["id", "source", "start_us", "end_us", "label_indices", "labels", "media", "media_start_us", "digest"]
     present = rows.filter(pc.equal(rows["outcome"], Outcome.OK.value)) if len(rows) else rows
-    for row in present.select([*names, "source"]).to_pylist():
-        source = row["source"]
-        inputs = [data_path(source, media_root), media_id(source), *(row[name] for name in names)]
-        yield json.dumps(inputs, ensure_ascii=True).encode() + b"\n"
+    for row in present.select(names).to_pylist():
+        yield with_digests(row, identity, media_root)["inputs"]

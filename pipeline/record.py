@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import google_crc32c
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from mbt.pipeline.decode import Decoded
 from mbt.pipeline.logmel import LOG_FLOOR, log_mel
@@ -55,29 +56,79 @@ class Record:
 
 def encode(context: Context, decoded: Decoded) -> Record:
     """The record of a decoded clip, under the keys of `mbt.schemas.example.KEYS`."""
-    num_rows = num_mel_rows(decoded.duration_us)
-    mel = log_mel(decoded.pcm, num_rows)
+    mel = log_mel(decoded.pcm, num_mel_rows(decoded.duration_us))
+    return _assembled(context, decoded.frames, mel, (decoded.height, decoded.width), decoded.duration_us)
+
+
+def relabelled(context: Context, old: Record) -> Record:
+    """What `encode` gives for the clip of `old` under another context, without decoding it again."""
+    values = [old.payload[offset : offset + length] for offset, length, _ in old.pieces.tolist()]
+    mel = np.frombuffer(b"".join(values[old.num_frames :]), "<f4").reshape(-1, MEL_BINS)[: old.num_mel_rows]
+    times = SequenceExample.FromString(old.payload).context.feature
+    start_us, end_us = (times[f"clip/{end}/timestamp"].int64_list.value[0] for end in ("start", "end"))
+    return _assembled(context, values[: old.num_frames], mel, (old.height, old.width), end_us - start_us)
+
+
+def _assembled(
+    context: Context, frames: Sequence[bytes], mel: np.ndarray, size: tuple[int, int], duration_us: int
+) -> Record:
     steps = [step.tobytes() for step in mel_steps(mel)]
     example = SequenceExample()
-    _fill_context(example.context.feature, context, decoded, num_rows)
+    _fill_context(example.context.feature, context, size, len(mel), duration_us)
     lists = example.feature_lists.feature_list
-    _append_bytes(lists["image/encoded"], decoded.frames)
+    _append_bytes(lists["image/encoded"], frames)
     first_us, period_us = context.start_us, MICROSECONDS // FRAME_RATE_HZ
-    for index in range(len(decoded.frames)):
+    for index in range(len(frames)):
         lists["image/timestamp"].feature.add().int64_list.value.append(first_us + index * period_us)
     for step in steps:
         # From packed bytes: appending 12,800 Python floats a second costs more than the FFT.
         floats = b"\x0a" + _varint(len(step)) + step
         lists["melspec/feature/floats"].feature.add().float_list.ParseFromString(floats)
-    payload = serialize(example)
+    return _record(serialize(example), frames, steps, mel, size)
+
+
+def parse(payload: bytes) -> SequenceExample:
+    """The message in a record's payload.
+
+    Raises:
+      ValueError: it is none.
+    """
+    try:
+        return SequenceExample.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"not a SequenceExample: {error}") from error
+
+
+def of_example(payload: bytes, example: SequenceExample) -> Record:
+    """The record that `encode` gave, from its payload and the same parsed.
+
+    Raises:
+      ValueError: it is no record of ours.
+    """
+    context, lists = example.context.feature, example.feature_lists.feature_list
+    try:
+        frames = [step.bytes_list.value[0] for step in lists["image/encoded"].feature]
+        steps = [np.array(step.float_list.value, "<f4").tobytes() for step in lists["melspec/feature/floats"].feature]
+        num_rows, height, width = (
+            context[key].int64_list.value[0] for key in ("melspec/feature/num_samples", "image/height", "image/width")
+        )
+    except IndexError as error:
+        raise ValueError("a SequenceExample without frames, spectrogram or sizes") from error
+    mel = np.frombuffer(b"".join(steps), "<f4").reshape(-1, MEL_BINS)[:num_rows]
+    return _record(payload, frames, steps, mel, (height, width))
+
+
+def _record(
+    payload: bytes, frames: Sequence[bytes], steps: Sequence[bytes], mel: np.ndarray, size: tuple[int, int]
+) -> Record:
     wide = mel.astype(np.float64)
     return Record(
         payload=payload,
-        pieces=_locate(payload, [*decoded.frames, *steps]),
-        num_frames=len(decoded.frames),
-        num_mel_rows=num_rows,
-        height=decoded.height,
-        width=decoded.width,
+        pieces=_locate(payload, [*frames, *steps]),
+        num_frames=len(frames),
+        num_mel_rows=len(mel),
+        height=size[0],
+        width=size[1],
         mel_sum=float(wide.sum()),
         mel_sum_of_squares=float((wide * wide).sum()),
     )
@@ -91,7 +142,7 @@ def mel_steps(mel: np.ndarray) -> np.ndarray:
     return steps.reshape(num_steps, MEL_ROWS_PER_SECOND, MEL_BINS)
 
 
-def _fill_context(feature, context: Context, decoded: Decoded, num_rows: int) -> None:
+def _fill_context(feature, context: Context, size: tuple[int, int], num_rows: int, duration_us: int) -> None:
     strings = [label.encode() for label in context.label_strings]
     for key, value in (
         ("example/id", [context.id.encode()]),
@@ -105,10 +156,10 @@ def _fill_context(feature, context: Context, decoded: Decoded, num_rows: int) ->
         feature[key].bytes_list.value.extend(value)
     for key, numbers in (
         ("clip/start/timestamp", [context.start_us]),
-        ("clip/end/timestamp", [context.start_us + decoded.duration_us]),
+        ("clip/end/timestamp", [context.start_us + duration_us]),
         ("clip/label/index", context.label_indices),
-        ("image/height", [decoded.height]),
-        ("image/width", [decoded.width]),
+        ("image/height", [size[0]]),
+        ("image/width", [size[1]]),
         ("image/channels", [3]),
         ("melspec/feature/dimensions", [MEL_ROWS_PER_SECOND, MEL_BINS]),
         ("melspec/feature/num_samples", [num_rows]),

@@ -1,30 +1,54 @@
-"""One shard: the clips of a task to a TFRecord file and its index, in order, decoding several at a time."""
+"""One shard: the clips of a task to records, in order, several at a time; what the shard before has is taken over."""
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
-import os
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
-import google_crc32c
-import numpy as np
-
-from mbt.pipeline import storage
+from mbt.pipeline import shard_file, storage
 from mbt.pipeline.decode import UnusableError, decode
-from mbt.pipeline.fetch import data_path, media_id
 from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
 from mbt.pipeline.plan import Task
-from mbt.pipeline.record import Context, Record, encode
+from mbt.pipeline.record import Context, Record, encode, relabelled
+from mbt.pipeline.shard_file import Entry, ShardFile
+from mbt.pipeline.sources import data_path, media_id, stays_in_place
 from mbt.schemas import index as shard_index
 from mbt.schemas.clip import Outcome
-from mbt.schemas.tfrecord import FOOTER_BYTES, HEADER_BYTES, frame
+from mbt.schemas.manifest import Shard
+from mbt.schemas.tfrecord import CorruptRecordError
 
-FOLDER = "shards"
+FOLDER = shard_file.FOLDER
 TRIES = 3  # of a clip on which this machine fails
+
+# How a clip came into a shard.
+DECODED = "decoded"
+COPIED = "copied"
+RELABELLED = "relabelled"
 
 # A file that was whole when its digest was taken and is gone now: not a property of the clip.
 _VANISHED = "missing"
+
+
+class MediaWantedError(WorkerTroubleError):
+    """Clips whose media were deleted, and of which no record can be taken over either."""
+
+    def __init__(self, clips: list[str]):
+        super().__init__(f"the media of {len(clips)} clips were deleted, such as {clips[0]!r}")
+        self.clips = clips
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Built:
+    """A shard that is there.
+
+    Attributes:
+      index: of the shard.
+      counts: clips by how they came into it; empty where the shard was there before.
+    """
+
+    index: shard_index.Index
+    counts: collections.Counter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,81 +73,53 @@ class Builder:
     time_limit_s: float
     on_clip: Callable[[str], None] = lambda outcome: None
 
-    def build(self, task: Task, rows: list[dict]) -> shard_index.Index:
+    def build(self, task: Task, rows: list[dict]) -> Built:
         """Makes the shard and its index, complete and under their final names, unless they are there.
+
+        Args:
+          task: says which shard.
+          rows: its clips, each as `plan.with_digests` gives it.
 
         Raises:
           WorkerTroubleError: this machine failed on a clip; nothing was published.
           OSError: likewise, on a file.
         """
-        if (found := self.existing(task)) is not None:
+        if (found := shard_file.existing(self.root, task.stem)) is not None:
             for _ in found.ids:
                 self.on_clip(Outcome.OK)
             for clip in found.absent:
                 self.on_clip(clip["outcome"])
-            return found
+            return Built(index=found, counts=collections.Counter())
+        old = shard_file.open_shard(self.root, task.predecessor) if task.predecessor else None
         present = [row for row in rows if row["outcome"] == Outcome.OK]
-        attempt = storage.join(self.root, "tmp", FOLDER, f"{task.stem}-{uuid.uuid4().hex}")
-        try:
-            index = self._write(attempt + ".tfrecord", present)
-            _verify(attempt + ".tfrecord", index)
-            with storage.create(attempt + ".index") as file:
-                file.write(shard_index.dump(index))
-            # The index comes last: a shard is there when its index is.
-            for extension in (".tfrecord", ".index"):
-                storage.publish(attempt + extension, self.path(task) + extension)
-        except BaseException:
-            storage.delete(attempt + ".tfrecord", attempt + ".index")
-            raise
-        return index
+        with old or contextlib.nullcontext():
+            if wanted := [row["id"] for row in present if not _has_media(row) and not _is_held(row, old)]:
+                raise MediaWantedError(wanted)
+            return self.rebuild(task.stem, present, old)
 
-    def path(self, task: Task) -> str:
-        """The shard's final path, without extension."""
-        return storage.join(self.root, FOLDER, task.stem)
+    def rebuild(self, stem: str, rows: list[dict], old: ShardFile | None, expected: Shard | None = None) -> Built:
+        """Makes a shard, whether or not it is there, of rows that have media.
 
-    def existing(self, task: Task) -> shard_index.Index | None:
-        """The index of a shard that is already there and whole, by its size; else None."""
-        try:
-            index = shard_index.load(storage.read(self.path(task) + ".index"))
-        except (FileNotFoundError, shard_index.CorruptIndexError):
-            return None
-        folder, name = os.path.split(self.path(task) + ".tfrecord")
-        return index if storage.sizes(folder).get(name) == index.shard_bytes else None
+        Raises:
+          OtherBytesError: something else than `expected` came out; nothing was published.
+        """
+        counts: collections.Counter = collections.Counter()
+        entries = self._entries(rows, old, counts)
+        return Built(index=shard_file.write(self.root, stem, entries, expected), counts=counts)
 
-    def _write(self, path: str, rows: list[dict]) -> shard_index.Index:
-        checksum = google_crc32c.Checksum()
-        absent: list[dict[str, str]] = []
-        ids: list[str] = []
-        parts = _IndexParts()
-        offset = 0
-        with storage.create(path) as file:
-            for row, result in zip(rows, self._encoded(rows), strict=True):
-                if isinstance(result, UnusableError):
-                    absent.append(_absent(row["id"], result))
-                    self.on_clip(Outcome.UNUSABLE)
-                    continue
-                for piece in (*(around := frame(result.payload))[:1], result.payload, around[1]):
-                    file.write(piece)
-                    checksum.update(piece)
-                parts.add(offset + HEADER_BYTES, result, row["label_indices"])
-                ids.append(row["id"])
-                offset += HEADER_BYTES + len(result.payload) + FOOTER_BYTES
-                self.on_clip(Outcome.OK)
-        return shard_index.Index(
-            **parts.arrays(),
-            ids=tuple(ids),
-            absent=tuple(absent),
-            shard_bytes=offset,
-            shard_crc32c=int.from_bytes(checksum.digest(), "big"),
-        )
+    def _entries(self, rows: list[dict], old: ShardFile | None, counts: collections.Counter) -> Iterator[Entry]:
+        for how, entry in self._in_order(rows, old):
+            counts[how] += 1
+            self.on_clip(Outcome.UNUSABLE if isinstance(entry.made, UnusableError) else Outcome.OK)
+            yield entry
 
-    def _encoded(self, rows: Iterable[dict]) -> Iterator[Record | UnusableError]:
-        """The rows' records in order, `threads` in the making: memory is theirs, however many rows there are."""
+    def _in_order(self, rows: list[dict], old: ShardFile | None) -> Iterator[tuple[str, Entry]]:
+        """The rows' entries in order, `threads` in the making: memory is theirs, however many rows there are."""
         with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
             pending: collections.deque[concurrent.futures.Future] = collections.deque()
             try:
                 for row in rows:
-                    pending.append(pool.submit(self._record, row))
+                    pending.append(pool.submit(self._entry, row, old))
                     if len(pending) > self.threads:
                         yield pending.popleft().result()
                 while pending:
@@ -132,13 +128,45 @@ class Builder:
                 for future in pending:
                     future.cancel()
 
-    def _record(self, row: dict) -> Record | UnusableError:
+    def _entry(self, row: dict, old: ShardFile | None) -> tuple[str, Entry]:
+        how, made = self._taken_over(row, old) or (DECODED, self._decoded(row))
+        return how, Entry(
+            id=row["id"], labels=row["label_indices"], inputs=row["inputs"], content=row["content"], made=made
+        )
+
+    def _taken_over(self, row: dict, old: ShardFile | None) -> tuple[str, Record | UnusableError] | None:
+        """What the old shard has of a clip, if that is still true and its bytes are whole."""
+        if old is None or not _is_held(row, old):
+            return None
+        if (clip := old.absent.get(row["id"])) is not None:
+            return COPIED, UnusableError(clip["reason"], clip["detail"])
+        return self._taken_record(row, old, old.places[row["id"]])
+
+    def _taken_record(self, row: dict, old: ShardFile, place: int) -> tuple[str, Record] | None:
+        try:
+            record = old.record(place)
+        except (CorruptRecordError, OSError):
+            return None  # decoded anew: damage does not spread
+        if old.index.records[place]["inputs"].tobytes() == row["inputs"]:
+            return COPIED, record
+        return RELABELLED, relabelled(self._context(row), record)
+
+    def _decoded(self, row: dict) -> Record | UnusableError:
+        if not _has_media(row):
+            raise MediaWantedError([row["id"]])
         path = storage.join(self.root, row["media"]) if row["media"] else row["source"]
+        try:
+            with storage.local_copy(path) as copy:
+                return self._encoded(row, copy)
+        except FileNotFoundError as error:
+            raise WorkerTroubleError(f"{path} was there when the build began, and is not any more") from error
+
+    def _encoded(self, row: dict, path: str) -> Record | UnusableError:
+        # Of a cut, which begins a little before the clip.
+        start_us, end_us = (max(0, row[name] - row["media_start_us"]) for name in ("start_us", "end_us"))
         for remaining in reversed(range(TRIES)):
             try:
-                decoded = decode(
-                    path, row["start_us"], row["end_us"], program=self.program, time_limit_s=self.time_limit_s
-                )
+                decoded = decode(path, start_us, end_us, program=self.program, time_limit_s=self.time_limit_s)
                 return encode(self._context(row), decoded)
             except UnusableError as error:
                 if error.reason == _VANISHED:
@@ -163,61 +191,16 @@ class Builder:
         )
 
 
-class _IndexParts:
-    """Gathers an index, record by record."""
-
-    def __init__(self) -> None:
-        self._records: list[tuple] = []
-        self._pieces: list[np.ndarray] = []
-        self._labels: list[int] = []
-        self._num_pieces = 0
-        self._sums = [0.0, 0.0]
-
-    def add(self, offset: int, record: Record, labels: list[int]) -> None:
-        """Adds the record whose payload begins at `offset` of the shard."""
-        pieces = record.pieces.copy()
-        pieces["offset"] += np.uint64(offset)
-        self._records.append(
-            (
-                offset,
-                len(record.payload),
-                self._num_pieces,
-                len(self._labels),
-                len(labels),
-                record.num_frames,
-                len(pieces) - record.num_frames,
-                record.num_mel_rows,
-                record.height,
-                record.width,
-            )
-        )
-        self._pieces.append(pieces)
-        self._labels += labels
-        self._num_pieces += len(pieces)
-        self._sums[0] += record.mel_sum
-        self._sums[1] += record.mel_sum_of_squares
-
-    def arrays(self) -> dict:
-        """The fields of `Index` that come from the records."""
-        return {
-            "records": np.array(self._records, shard_index.RECORD),
-            "pieces": np.concatenate([np.empty(0, shard_index.PIECE), *self._pieces]),
-            "labels": np.array(self._labels, np.int32),
-            "mel_sum": self._sums[0],
-            "mel_sum_of_squares": self._sums[1],
-        }
+def _has_media(row: dict) -> bool:
+    """Whether there is a file to decode: in the store, or in place on this machine."""
+    return bool(row["media"]) or stays_in_place(row["source"])
 
 
-def _absent(clip_id: str, error: UnusableError) -> dict[str, str]:
-    return {"id": clip_id, "outcome": Outcome.UNUSABLE.value, "reason": error.reason, "detail": error.detail}
-
-
-def _verify(path: str, index: shard_index.Index) -> None:
-    """Reads a file back: what is published is what was meant, whatever disk or network did."""
-    checksum, size = google_crc32c.Checksum(), 0
-    with storage.open_file(path) as file:
-        while chunk := file.read(1 << 20):
-            checksum.update(chunk)
-            size += len(chunk)
-    if size != index.shard_bytes or int.from_bytes(checksum.digest(), "big") != index.shard_crc32c:
-        raise OSError(f"{path} does not read back as it was written")
+def _is_held(row: dict, old: ShardFile | None) -> bool:
+    """Whether the old shard has a clip, made of the same media."""
+    if old is None:
+        return False
+    if (clip := old.absent.get(row["id"])) is not None:
+        return clip["content"] == row["content"].hex()
+    place = old.places.get(row["id"])
+    return place is not None and old.index.records[place]["content"].tobytes() == row["content"]

@@ -15,17 +15,20 @@ from mbt.pipeline import storage
 from mbt.pipeline.dataset import DatasetError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.shard import FOLDER as SHARDS
-from mbt.schemas.clip import MEL_BINS, Outcome
-from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, Manifest, Shard, Split, mean_and_stddev
+from mbt.schemas import index as shard_index
+from mbt.schemas.clip import Outcome
+from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, Manifest, Shard, Split
+from mbt.schemas.statistics import Statistics
 
 FOLDER = "snapshots"
-_ROWS_AT_A_TIME = 65_536
+ROWS_AT_A_TIME = 65_536
 _TOOLS = ("mbt-flax", "apache-beam", "imageio-ffmpeg", "numpy", "protobuf", "pyarrow")
 
 CLIP_ROWS = pa.schema(
     [
         ("id", pa.string()),
         ("split", pa.string()),
+        ("file", pa.string()),
         ("line", pa.int32()),
         ("source", pa.string()),
         ("start_us", pa.int64()),
@@ -38,42 +41,44 @@ CLIP_ROWS = pa.schema(
         ("record", pa.int32()),
         ("offset", pa.int64()),
         ("length", pa.int64()),
+        ("inputs", pa.binary(shard_index.DIGEST_BYTES)),  # digest of all that the record is made from
     ]
 )
 
 
 @dataclasses.dataclass
-class _Tally:
+class Tally:
     """Running sums of one split."""
 
     shards: list[Shard] = dataclasses.field(default_factory=list)
     num_clips: int = 0
     num_records: int = 0
     lost: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    mel_rows: int = 0
-    mel_sum: float = 0.0
-    mel_sum_of_squares: float = 0.0
+    statistics: Statistics = dataclasses.field(default_factory=Statistics)
 
-    def split(self) -> Split:
-        count = self.mel_rows * MEL_BINS
-        mean, stddev = mean_and_stddev(self.mel_sum, self.mel_sum_of_squares, count)
+    def split(self, labels: tuple[str, ...]) -> Split:
+        """What the manifest says of the split."""
         return Split(
             shards=tuple(self.shards),
             num_clips=self.num_clips,
             num_records=self.num_records,
             lost=dict(sorted(self.lost.items())),
-            mel_mean=mean,
-            mel_stddev=stddev,
+            **self.statistics.of_split(labels),
         )
 
 
 def latest(root: str) -> Manifest | None:
     """The newest snapshot, or None."""
-    manifests = [found for name in storage.folders(storage.join(root, FOLDER)) if (found := _manifest(root, name))]
+    manifests = [found for name in storage.folders(storage.join(root, FOLDER)) if (found := read(root, name))]
     return max(manifests, key=lambda manifest: (manifest.created, manifest.snapshot), default=None)
 
 
-def _manifest(root: str, name: str) -> Manifest | None:
+def read(root: str, name: str) -> Manifest | None:
+    """The manifest of a snapshot; None where it was never finished.
+
+    Raises:
+      FormatError: it is damaged.
+    """
     try:
         return Manifest.from_json(storage.read(storage.join(root, FOLDER, name, MANIFEST_FILE)).decode())
     except FileNotFoundError:
@@ -107,12 +112,12 @@ def publish(
     Returns:
       The manifest, and whether it is new: where nothing differs from the newest snapshot, that one stands.
     """
-    tallies = {split: _Tally() for split in dataset.num_shards}
+    tallies = {split: Tally() for split in dataset.num_shards}
     unassigned: collections.Counter = collections.Counter()
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, CLIP_ROWS, compression="zstd") as writer:
         rows = _tallied(_clip_rows(plan, invalid, results, tallies), tallies, unassigned)
-        while chunk := _take(rows, _ROWS_AT_A_TIME):
+        while chunk := _take(rows, ROWS_AT_A_TIME):
             writer.write_table(pa.Table.from_pylist(chunk, CLIP_ROWS))
     clips = sink.getvalue()
     parent = latest(root)
@@ -123,7 +128,7 @@ def publish(
         parent=parent.snapshot if parent else None,
         created=created.isoformat(timespec="microseconds"),
         labels=dataset.labels,
-        splits={split: tally.split() for split, tally in tallies.items()},
+        splits={split: tally.split(dataset.labels) for split, tally in tallies.items()},
         annotations_sha256=annotations_sha256,
         tool_versions={tool: metadata.version(tool) for tool in _TOOLS},
         unassigned=dict(sorted(unassigned.items())),
@@ -149,15 +154,13 @@ def _same(one: Manifest, other: Manifest) -> bool:
 
 
 def _clip_rows(
-    plan: pa.Table, invalid: pa.Table, results: Iterable[tuple[Task, dict]], tallies: dict[str, _Tally]
+    plan: pa.Table, invalid: pa.Table, results: Iterable[tuple[Task, dict]], tallies: dict[str, Tally]
 ) -> Iterator[dict]:
     """A row per annotated clip, in the order of the shards; the invalid ones come last."""
     for task, result in results:
         tally = tallies[task.split]
         tally.shards.append(_shard(task, result))
-        tally.mel_rows += result["num_mel_rows"]
-        tally.mel_sum += result["mel_sum"]
-        tally.mel_sum_of_squares += result["mel_sum_of_squares"]
+        tally.statistics.add(Statistics.from_json(result["statistics"]))
         places = {clip_id: place for place, clip_id in enumerate(result["ids"])}
         absent = {clip["id"]: clip for clip in result["absent"]}
         for row in plan.slice(task.first_row, task.num_rows).to_pylist():
@@ -169,11 +172,14 @@ def _clip_rows(
 def _placed(row: dict, shard: int, result: dict, places: dict[str, int], absent: dict[str, dict]) -> dict:
     if (record := places.get(row["id"])) is not None:
         place = {"record": record, "offset": result["offsets"][record], "length": result["lengths"][record]}
-        return row | place | {"shard": shard, "outcome": Outcome.OK.value, "reason": "", "detail": ""}
-    return row | {"shard": shard} | absent.get(row["id"], {})
+        inputs = bytes.fromhex(result["inputs"][record])
+        return row | place | {"shard": shard, "outcome": Outcome.OK.value, "reason": "", "detail": "", "inputs": inputs}
+    if (clip := absent.get(row["id"])) is not None:
+        return row | clip | {"shard": shard, "inputs": bytes.fromhex(clip["inputs"])}
+    return row | {"shard": shard}
 
 
-def _tallied(rows: Iterable[dict], tallies: dict[str, _Tally], unassigned: collections.Counter) -> Iterator[dict]:
+def _tallied(rows: Iterable[dict], tallies: dict[str, Tally], unassigned: collections.Counter) -> Iterator[dict]:
     names = CLIP_ROWS.names
     for row in rows:
         tally = tallies.get(row["split"])
@@ -199,4 +205,17 @@ def _shard(task: Task, result: dict) -> Shard:
         crc32c=result["crc32c"],
         index_crc32c=result["index_crc32c"],
         fingerprint=task.fingerprint,
+    )
+
+
+def shard(stem: str, fingerprint: str, index: shard_index.Index) -> Shard:
+    """What a manifest says of a shard."""
+    return Shard(
+        path=f"{SHARDS}/{stem}.tfrecord",
+        index_path=f"{SHARDS}/{stem}.index",
+        num_records=len(index.records),
+        bytes=index.shard_bytes,
+        crc32c=f"{index.shard_crc32c:08x}",
+        index_crc32c=f"{shard_index.file_crc32c(shard_index.dump(index)):08x}",
+        fingerprint=fingerprint,
     )

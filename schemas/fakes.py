@@ -86,7 +86,8 @@ def _write_shard(root: pathlib.Path, name: str, clips: list[FakeClip]) -> Shard:
         offset = len(data) + len(header)
         steps = _steps(clip.mel)
         row = (offset, len(payload), len(pieces), len(labels), len(clip.labels), len(clip.jpegs), len(steps))
-        records.append((*row, len(clip.mel), *clip.size))
+        sums = (clip.mel.sum(dtype=np.float64), np.square(clip.mel, dtype=np.float64).sum())
+        records.append((*row, len(clip.mel), *clip.size, *sums, b"", b""))
         for part in [*clip.jpegs, *steps]:
             pieces.append((offset + payload.index(part), len(part), google_crc32c.value(part)))
         labels += clip.labels

@@ -3,10 +3,14 @@
 Layout, little-endian: a header; `RECORD` rows; `PIECE` rows (per record its frames, then its spectrogram
 steps); int32 labels; a JSON object with the records' ids and the clips that are absent, with reasons; CRC-32C
 of all before. A reader can memory-map it and fetch any frame by (offset, length) and check it by its CRC.
+
+Each clip, present or absent, carries two digests, by which a later build knows what it can take over: of all
+that its record is made from, and of the part of that which is decoded (media, span, encoder).
 """
 
 import dataclasses
 import json
+import math
 import struct
 from typing import Any
 
@@ -14,8 +18,9 @@ import google_crc32c
 import numpy as np
 
 MAGIC = b"MBTINDEX"
-VERSION = 1
-_HEADER = struct.Struct("<8sIIQQQQIdd")
+VERSION = 2
+DIGEST_BYTES = 16
+_HEADER = struct.Struct("<8sIIQQQQI")
 
 RECORD = np.dtype(
     [
@@ -29,6 +34,10 @@ RECORD = np.dtype(
         ("num_mel_rows", "<u4"),  # valid rows, before padding
         ("height", "<u4"),  # pixels
         ("width", "<u4"),  # pixels
+        ("mel_sum", "<f8"),  # of all valid spectrogram values
+        ("mel_sum_of_squares", "<f8"),
+        ("inputs", f"V{DIGEST_BYTES}"),  # digest of all that the record is made from
+        ("content", f"V{DIGEST_BYTES}"),  # digest of what its frames and spectrogram are made from
     ]
 )
 PIECE = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc32c", "<u4")])  # offset in the shard
@@ -47,9 +56,8 @@ class Index:
       pieces: (frames and steps of all records,) of dtype `PIECE`.
       labels: (labels of all records,) int32.
       ids: the records' clip ids, in file order.
-      absent: clips that belong to this shard but have no record: dicts with `id`, `outcome`, `reason`, `detail`.
-      mel_sum: sum over all valid spectrogram values of the shard.
-      mel_sum_of_squares: sum of their squares.
+      absent: clips that belong to this shard but have no record: dicts with `id`, `outcome`, `reason`, `detail`, and
+        `inputs` and `content` in hexadecimal.
       shard_bytes: size of the shard file.
       shard_crc32c: of the whole shard file.
     """
@@ -59,10 +67,18 @@ class Index:
     labels: np.ndarray
     ids: tuple[str, ...]
     absent: tuple[dict[str, str], ...]
-    mel_sum: float = 0.0
-    mel_sum_of_squares: float = 0.0
     shard_bytes: int = 0
     shard_crc32c: int = 0
+
+    def mel_sums(self) -> tuple[float, float]:
+        """Sum over all valid spectrogram values of the shard, and sum of their squares."""
+        # fsum rounds once: Python's own sum rounds otherwise since 3.12.
+        return math.fsum(self.records["mel_sum"]), math.fsum(self.records["mel_sum_of_squares"])
+
+    def inputs(self) -> dict[str, bytes]:
+        """The digest of each clip's inputs by id, records first."""
+        there = dict(zip(self.ids, self.records["inputs"].tolist(), strict=True))
+        return there | {clip["id"]: bytes.fromhex(clip["inputs"]) for clip in self.absent}
 
     def frames(self, record: int) -> np.ndarray:
         """(frames,) of dtype `PIECE`: the JPEGs of a record; a piece is the bare JPEG."""
@@ -94,8 +110,6 @@ def dump(index: Index) -> bytes:
                 len(strings),
                 index.shard_bytes,
                 index.shard_crc32c,
-                index.mel_sum,
-                index.mel_sum_of_squares,
             ),
             index.records.astype(RECORD).tobytes(),
             index.pieces.astype(PIECE).tobytes(),
@@ -137,8 +151,6 @@ def load(data: Any) -> Index:
         absent=tuple(text["absent"]),
         shard_bytes=summary[0],
         shard_crc32c=summary[1],
-        mel_sum=summary[2],
-        mel_sum_of_squares=summary[3],
     )
 
 

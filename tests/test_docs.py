@@ -10,6 +10,7 @@ import sys
 import tomllib
 
 import pytest
+from fake_youtube import FakeYouTube, Video
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,20 +45,28 @@ def folder_of_a_reader(tmp_path, make_media) -> pathlib.Path:
         video.parent.mkdir(parents=True, exist_ok=True)
         make_media(video, seconds=10)
     (tmp_path / ".venv").symlink_to(sys.prefix)
+    ids = [f"readers_{number:03d}" for number in range(3)]
+    (tmp_path / "eval_segments.csv").write_text("".join(f'{name}, 1.000, 3.000, "/m/09x0r"\n' for name in ids))
+    (tmp_path / "copies").mkdir()
+    make_media(tmp_path / "copies" / f"{ids[2]}.mp4", seconds=2)
     return tmp_path
 
 
 def test_readme_commands_run_as_they_stand(folder_of_a_reader):
     script = "\n".join(command for command in commands(ROOT / "README.md") if not is_make(command))
-    result = subprocess.run(
-        ["sh", "-eu", "-c", script],
-        cwd=folder_of_a_reader,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    video = Video(formats={18: folder_of_a_reader / "videos" / "kitchen.mp4"}, seconds=10)
+    with FakeYouTube(default=video) as youtube:
+        result = subprocess.run(
+            ["sh", "-eu", "-c", script],
+            cwd=folder_of_a_reader,
+            env=os.environ | youtube.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
     assert result.returncode == 0, result.stdout
+    assert "eval: 3 clips, 3 records" in result.stdout
     assert list(folder_of_a_reader.glob("dataset/snapshots/*/manifest.json"))
     assert (folder_of_a_reader / "runs/first/result.json").is_file()
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("schemas", "pipeline", "model", "train")
 ROOT_FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
-HEAVY = {"apache_beam", "flax", "jax", "matplotlib", "optax", "orbax", "pyarrow", "tensorflow", "yt_dlp"}
+HEAVY = {"apache_beam", "flax", "jax", "jinja2", "matplotlib", "optax", "orbax", "pyarrow", "tensorflow", "yt_dlp"}
 
 
 def module_names() -> list[str]:
@@ -61,7 +61,8 @@ def test_every_module_is_found_once_installed(site):
 
 
 def test_data_files_are_installed(site):
-    assert (site / "mbt/pipeline/canary.mp4").stat().st_size > 0
+    for name in ("canary.mp4", "report/page.html.j2", "report/style.css", "report/script.js"):
+        assert (site / "mbt/pipeline" / name).stat().st_size > 0
 
 
 def test_both_commands_are_installed(site):

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from mbt.schemas import index as shard_index
 from mbt.schemas import tfrecord
 from mbt.schemas.clip import num_frames, num_mel_rows
-from mbt.schemas.manifest import Dataset, FormatError, Manifest, Shard, Split, mean_and_stddev
+from mbt.schemas.manifest import (
+    Amendment,
+    Dataset,
+    FormatError,
+    Manifest,
+    Shard,
+    ShardChange,
+    Split,
+    mean_and_stddev,
+)
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))
@@ -33,14 +42,14 @@ def small_index() -> shard_index.Index:
     records = np.zeros(2, shard_index.RECORD)
     records["first_piece"], records["num_frames"], records["num_steps"] = [0, 3], [2, 1], [1, 2]
     records["first_label"], records["num_labels"] = [0, 1], [1, 2]
+    records["mel_sum"], records["mel_sum_of_squares"] = [0.5, 1], [2, 0.5]
+    records["inputs"] = [bytes(range(16)), bytes(16)]
     return shard_index.Index(
         records=records,
         pieces=np.array([(place, 10, place) for place in range(6)], shard_index.PIECE),
         labels=np.array([7, 8, 9], np.int32),
         ids=("a", "b\u00e9"),
-        absent=({"id": "c", "outcome": "unusable", "reason": "no_audio", "detail": ""},),
-        mel_sum=1.5,
-        mel_sum_of_squares=2.5,
+        absent=({"id": "c", "outcome": "unusable", "reason": "no_audio", "detail": "", "inputs": "0f" * 16},),
         shard_bytes=99,
         shard_crc32c=0xFFFFFFFF,
     )
@@ -53,12 +62,9 @@ def test_index_roundtrip_finds_each_records_pieces():
     assert index.steps(1)["offset"].tolist() == [4, 5]
     assert index.record_labels(1).tolist() == [8, 9]
     assert (index.ids, index.absent) == (small_index().ids, small_index().absent)
-    assert (index.mel_sum, index.mel_sum_of_squares, index.shard_bytes, index.shard_crc32c) == (
-        1.5,
-        2.5,
-        99,
-        0xFFFFFFFF,
-    )
+    assert index.mel_sums() == (1.5, 2.5)
+    assert (index.shard_bytes, index.shard_crc32c) == (99, 0xFFFFFFFF)
+    assert index.inputs() == {"a": bytes(range(16)), "b\u00e9": bytes(16), "c": b"\x0f" * 16}
 
 
 @given(st.data())
@@ -75,6 +81,10 @@ def test_index_notices_damage(data):
 def test_manifest_and_dataset_roundtrip_and_refuse_other_versions():
     shard = Shard(path="a", index_path="b", num_records=1, bytes=2, crc32c="0", index_crc32c="1", fingerprint="f")
     split = Split(shards=(shard,), num_clips=2, num_records=1, lost={"gone/http_404": 1}, mel_mean=0.5, mel_stddev=2.0)
+    change = ShardChange(old_path="b", old_crc32c="1", new_path="a", new_crc32c="0")
+    amendment = Amendment(
+        time="2026-01-02", reason="r", num_clips=1, shards=(change,), old_clips_sha256="1", new_clips_sha256="2"
+    )
     manifest = Manifest(
         dataset="d",
         snapshot="s",
@@ -84,6 +94,7 @@ def test_manifest_and_dataset_roundtrip_and_refuse_other_versions():
         splits={"train": split},
         annotations_sha256="0",
         tool_versions={"numpy": "2"},
+        amended=(amendment,),
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
     dataset = Dataset(name="d", num_shards={"train": 4}, salt="d", labels=("x",), encoder={"a": 1}, canary="c")

@@ -7,6 +7,7 @@ import sys
 from ml_collections import ConfigDict
 
 from mbt.schemas.manifest import Manifest
+from mbt.train import clips as clips_lib
 from mbt.train import config as config_lib
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
@@ -46,14 +47,24 @@ def train(config_name: str, overrides: list[str], workdir: pathlib.Path) -> dict
     return result
 
 
-def evaluate(workdir: pathlib.Path, *, split: str | None, views: int | None, root: str | None) -> dict:
-    """Evaluates the newest checkpoint of a run on a split.
+def evaluate(
+    workdir: pathlib.Path,
+    *,
+    split: str | None,
+    views: int | None,
+    root: str | None,
+    clips: pathlib.Path | None = None,
+    allow_missing: bool = False,
+) -> dict:
+    """Evaluates the newest checkpoint of a run on a split, or on some clips of it.
 
     Args:
       workdir: of the run.
       split: its `config.data.eval_split` by default.
       views: its `config.data.views` by default.
       root: folder of the dataset, where it is no longer where the run found it.
+      clips: a list of the clips to evaluate on; all of the split by default.
+      allow_missing: whether clips of the list may be missing from the snapshot.
 
     Returns:
       The scores, which are also in the folder `evaluations`.
@@ -67,11 +78,17 @@ def evaluate(workdir: pathlib.Path, *, split: str | None, views: int | None, roo
     split, views = split or config.data.eval_split, views or config.data.views
     manifest = load_manifest(config.data.root, config.data.snapshot)
     records = _records(config, manifest, "--split", split)
-    scores = _evaluate(config, workdir, records, views)
-    result = {"workdir": str(workdir), "snapshot": manifest.snapshot, "split": split, "views": views} | scores
+    result = {"workdir": str(workdir), "snapshot": manifest.snapshot, "split": split, "views": views}
+    file_name = f"{split}-{views}views"
+    if clips is not None:
+        clip_list = clips_lib.read_list(clips, split)
+        records = _chosen(config, manifest, clip_list, allow_missing)
+        result |= {"clips_sha256": clip_list.sha256, "missing": len(records.missing)}
+        file_name += f"-{clip_list.sha256[:12]}"
+    result |= _evaluate(config, workdir, records, views)
     folder = workdir / EVALUATIONS_FOLDER
     folder.mkdir(exist_ok=True)
-    workdir_lib.write_json(folder / f"{split}-{views}views.json", result)
+    workdir_lib.write_json(folder / f"{file_name}.json", result)
     return result
 
 
@@ -104,6 +121,18 @@ def _records(config: ConfigDict, manifest: Manifest, key: str, name: str) -> Rec
             f"snapshot {manifest.snapshot} has {len(manifest.labels)} labels, "
             f"config.model.num_classes is {config.model.num_classes}"
         )
+    return records
+
+
+def _chosen(
+    config: ConfigDict, manifest: Manifest, clips: clips_lib.ClipList, allow_missing: bool
+) -> clips_lib.ChosenRecords:
+    records = clips_lib.ChosenRecords(config.data.root, manifest.splits[clips.split], clips.ids)
+    found = f"{len(records)} of the {len(clips.ids)} clips of split {clips.split} are in snapshot {manifest.snapshot}"
+    print(f"--clips={clips.path}: {found}", file=sys.stderr)
+    if not len(records) or (records.missing and not allow_missing):
+        hint = "" if not len(records) else "; --allow_missing evaluates on the others"
+        raise UsageError(f"--clips={clips.path}: {found}; {records.missing[0]!r} is not{hint}")
     return records
 
 

@@ -33,9 +33,13 @@ EVALUATE_HELP = """\
 Evaluates the newest checkpoint of a run: mAP (mean over classes that have positives), top-1 and top-5.
 The scores are printed and written to DIR/evaluations/SPLIT-Vviews.json.
 
+--clips=FILE takes only the clips that a CSV names (split,id; mbt-data diff --common=FILE writes one), so that models
+trained on different snapshots are compared on the same clips. The file's SHA-256 is in the scores, and in their name.
+
 examples:
   mbt-train evaluate --workdir=runs/both
   mbt-train evaluate --workdir=runs/both --split=train --views=1 --json
+  mbt-train evaluate --workdir=runs/both --clips=common.csv
 """
 
 
@@ -108,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", help="of the snapshot; default: the config's data.eval_split")
     evaluate.add_argument("--views", type=int, help="windows per clip; default: the config's data.views")
     evaluate.add_argument("--data_root", metavar="ROOT", help="folder of the dataset, where it has moved")
+    evaluate.add_argument("--clips", type=pathlib.Path, metavar="FILE", help="evaluate only on these clips")
+    evaluate.add_argument("--allow_missing", action="store_true", help="even if the snapshot lacks some of --clips")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     released = _command(commands, "import", "make a run of Scenic's checkpoint", IMPORT_HELP)
     released.add_argument("--checkpoint", required=True, type=pathlib.Path, metavar="FILE", help="Scenic's checkpoint")
@@ -141,7 +147,14 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
 def _evaluate(args: argparse.Namespace, _: list[str]) -> None:
     from mbt.train import commands
 
-    result = commands.evaluate(args.workdir, split=args.split, views=args.views, root=args.data_root)
+    result = commands.evaluate(
+        args.workdir,
+        split=args.split,
+        views=args.views,
+        root=args.data_root,
+        clips=args.clips,
+        allow_missing=args.allow_missing,
+    )
     if args.json:
         print(json.dumps(result))
     else:

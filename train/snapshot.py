@@ -78,6 +78,10 @@ class Records:
         first = self._ends[shard] - self._shards[shard].num_records
         return str(self._root / self._shards[shard].path), self._load(shard), record - first
 
+    def ids(self) -> list[str]:
+        """The clip id of every record."""
+        return [clip_id for shard in range(len(self._shards)) for clip_id in self._load(shard).ids]
+
     def _load_index(self, shard: int) -> index_lib.Index:
         path = self._root / self._shards[shard].index_path
         try:

@@ -1,0 +1,225 @@
+"""From the clips to a snapshot: fetch what is left, plan the shards, build those that changed, publish."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mbt.pipeline import build as building
+from mbt.pipeline import dataset as datasets
+from mbt.pipeline import fetch, fetching, known, ledger, media, plan, snapshot, storage
+from mbt.pipeline.errors import IncompleteError, RefusedError
+from mbt.pipeline.work import Clips, Work
+from mbt.schemas.clip import Outcome
+from mbt.schemas.manifest import DATASET_FILE, Dataset, Manifest
+
+_DISK_SLACK_BYTES = 64 << 20
+_ROWS_AT_A_TIME = 16_384
+# As numbers of attempts, which order the words of a run.
+_BEFORE, _AFTER = 0, 1 << 20
+_NAMES = pa.list_(pa.string())
+_INDICES = pa.list_(pa.int32())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a build ended with; `clips` counts those of the built shards by how they came into them."""
+
+    manifest: Manifest
+    is_new: bool
+    num_built: int
+    num_reused: int
+    clips: collections.Counter
+    seconds: float
+    clips_path: str
+    notes: tuple[str, ...]
+
+
+class Assembly:
+    """One build: from the clips to the snapshot."""
+
+    def __init__(self, work: Work):
+        self._work = work
+        self._options = work.options
+        self._root = work.root
+
+    def run(self) -> Result:
+        """All stages in turn."""
+        existing = datasets.read(self._root)
+        clips = self._work.read(self._work.salt())
+        dataset = datasets.begin_or_extend(
+            existing,
+            clips.valid,
+            name=self._options.name,
+            shards=self._options.num_shards,
+            labels=clips.labels,
+            ffmpeg_path=self._options.ffmpeg,
+            program=self._work.program,
+        )
+        self._work.fetch(clips.valid)
+        if dataset != existing:
+            storage.write(storage.join(self._root, DATASET_FILE), dataset.to_json().encode())
+        there = self._shard_names()
+        table, tasks = self._planned(clips.valid, dataset)
+        self._check_disk(table, tasks)
+        self._build(table, tasks)
+        if wanted := self._wanted(tasks):
+            # Their media were deleted once they were in a shard, and now another record is to be made of them.
+            self._fetch_again(clips.valid, wanted)
+            table, tasks = self._planned(clips.valid, dataset)
+            self._build(table, tasks)
+        result = self._publish(dataset, table, clips, tasks, there)
+        if not self._options.keep_media:
+            self._release(clips.valid)
+        self._work.end()
+        return result
+
+    def _planned(self, valid: pa.Table, dataset: Dataset) -> tuple[pa.Table, list[plan.Task]]:
+        """The clips in the order of the shards, and the shards to make of them."""
+        state = ledger.state(self._root)
+        columns = known.with_outcomes(valid, state, drop_removed=self._options.drop_removed)
+        table = with_label_indices(plan.with_shards(columns, dataset), dataset)
+        media_root, parent = self._options.selection.media_root, snapshot.latest(self._root)
+        return table, list(plan.tasks(table, dataset, datasets.identity(dataset), media_root, parent))
+
+    def _wanted(self, tasks: list[plan.Task]) -> list[str]:
+        """Clips of which a new record is to be made, and whose media were deleted."""
+        results = (building.read_result(self._work.folder, task) for task in tasks)
+        return [clip for result in results if result for clip in result.get("wanted", ())]
+
+    def _fetch_again(self, valid: pa.Table, wanted: list[str]) -> None:
+        rows = valid.filter(pc.is_in(valid["id"], value_set=pa.array(wanted, pa.string())))
+        missing = fetch.Fetched(outcome=Outcome.TRANSIENT, reason="media_deleted")
+        self._note(((row, missing) for row in rows.to_pylist()), _BEFORE)
+        self._work.fetch(rows)
+
+    def _release(self, valid: pa.Table) -> None:
+        """Deletes fetched media that are in shards now; the ledger says so first, so that it is true when killed."""
+        store = media.listing(self._root)
+        found = known.of(valid, ledger.state(self._root))
+        held = pc.and_(pc.not_equal(found["media"], ""), known.is_remote(valid))
+        rows, found = valid.filter(held), found.filter(held)
+        released = (
+            fetch.Fetched(
+                outcome=Outcome(word["outcome"]),
+                reason=word["reason"],
+                detail=word["detail"],
+                digest=word["digest"],
+                media_start_us=word["media_start_us"],
+            )
+            for word in found.to_pylist()
+        )
+        self._note(zip(rows.to_pylist(), released, strict=True), _AFTER)
+        keys = (media.key(row["source"], row["start_us"], row["end_us"]) for row in valid.to_pylist())
+        storage.delete(*(storage.join(self._root, store[key]) for key in keys if key in store))
+
+    def _note(self, words: Iterable[tuple[dict, fetch.Fetched]], attempt: int) -> None:
+        """Writes to the ledger what this command itself did, before or after the attempts of its run."""
+        with ledger.Writer(self._root, self._work.run) as writer:
+            for row, fetched in words:
+                fetching.append(writer, row, attempt, fetched)
+
+    def _build(self, table: pa.Table, tasks: list[plan.Task]) -> None:
+        plan_path, tasks_path = (storage.join(self._work.folder, name) for name in ("build.parquet", "tasks.jsonl"))
+        plan.write(table, plan_path)
+        building.write_tasks(tasks_path, plan_path, tasks)
+        num_clips = pc.sum(pc.equal(table["outcome"], Outcome.OK.value)).as_py() or 0
+        with self._work.job(num_clips, "build") as shared, beam.Pipeline(options=self._work.beam_options) as pipeline:
+            _ = pipeline | beam.Create([tasks_path]) | building.Build(shared)
+
+    def _shard_names(self) -> set[str]:
+        return set(storage.sizes(storage.join(self._root, snapshot.SHARDS)))
+
+    def _check_disk(self, table: pa.Table, tasks: list[plan.Task]) -> None:
+        """Refuses to begin what the disk cannot hold."""
+        if not storage.is_local(self._root):
+            return
+        there = self._shard_names()
+        length_us = 0
+        for task in tasks:
+            if task.stem + ".index" not in there:
+                rows = table.slice(task.first_row, task.num_rows)
+                length_us += pc.sum(pc.subtract(rows["end_us"], rows["start_us"])).as_py() or 0
+        needed, free = plan.estimated_bytes(length_us), shutil.disk_usage(self._root).free
+        if needed + _DISK_SLACK_BYTES > free:
+            raise RefusedError(
+                f"{self._root} has {_gib(free)} GiB free, but the shards to build take about {_gib(needed)} GiB: "
+                "free some, use another --output, or build a part with --limit"
+            )
+
+    def _publish(
+        self, dataset: Dataset, table: pa.Table, clips: Clips, tasks: list[plan.Task], there: set[str]
+    ) -> Result:
+        failures = self._failures(tasks)
+        if failures:
+            raise IncompleteError(
+                f"{len(failures)} of {len(tasks)} shards could not be made, so no snapshot is published "
+                f"(the first: {failures[0]}). What is built is kept: run the same command again to go on."
+            )
+        manifest, is_new = snapshot.publish(
+            self._root,
+            dataset,
+            table,
+            clips.invalid,
+            ((task, building.read_result(self._work.folder, task) or {}) for task in tasks),
+            name=self._options.snapshot,
+            annotations_sha256=_digest(self._options.selection.files),
+        )
+        clips_made: collections.Counter = collections.Counter()
+        for task in tasks:
+            clips_made.update((building.read_result(self._work.folder, task) or {})["clips"])
+        num_reused = sum(f"{task.stem}.index" in there for task in tasks)
+        return Result(
+            manifest=manifest,
+            is_new=is_new,
+            num_built=len(tasks) - num_reused,
+            num_reused=num_reused,
+            clips=clips_made,
+            seconds=0.0,
+            clips_path=storage.join(self._root, snapshot.FOLDER, manifest.snapshot, snapshot.CLIPS_FILE),
+            notes=clips.notes,
+        )
+
+    def _failures(self, tasks: list[plan.Task]) -> list[str]:
+        failures = []
+        for task in tasks:
+            result = building.read_result(self._work.folder, task)
+            if result is None or "error" in result:
+                failures.append(f"{task.stem}: {result['error'] if result else 'its worker died'}")
+        return failures
+
+
+def with_label_indices(table: pa.Table, dataset: Dataset) -> pa.Table:
+    """The table with labels as indices too, ascending, and the names in the same order."""
+    position = {label: index for index, label in enumerate(dataset.labels)}
+    names, indices = [], []
+    for batch in table.select(["labels"]).to_batches(_ROWS_AT_A_TIME):
+        labels = [sorted(row, key=position.__getitem__) for row in batch["labels"].to_pylist()]
+        names.append(pa.array(labels, _NAMES))
+        indices.append(pa.array([[position[name] for name in row] for row in labels], _INDICES))
+    table = table.set_column(table.column_names.index("labels"), "labels", pa.chunked_array(names, _NAMES))
+    return table.append_column("label_indices", pa.chunked_array(indices, _INDICES))
+
+
+def _digest(paths: tuple[str, ...]) -> str:
+    """Of the annotation files; of several, the digest of their digests."""
+    digests = [_file_digest(path if os.path.exists(path) else path.partition("=")[2]) for path in paths]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _file_digest(path: str) -> str:
+    if os.path.isdir(path):  # of class folders: the names are the annotations
+        names = sorted(os.path.join(base, name) for base, _, inner in os.walk(path) for name in inner)
+        return hashlib.sha256("\n".join(os.path.relpath(name, path) for name in names).encode()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f}"

@@ -1,0 +1,60 @@
+"""`mbt-data purge`: removes clips from everything that a dataset holds."""
+
+import argparse
+
+from mbt.pipeline.commands import flags
+
+NAME = "purge"
+HELP = "remove named clips from media, shards, tables and reports of every snapshot"
+
+DESCRIPTION = """\
+Removes clips, such as those of a takedown request: their media, their records, their rows' contents, and reports that
+may show them, in every snapshot. Each snapshot that held one says so in its manifest (`amended`), with old and new
+digests; no other record changes by a byte. A tombstone with the reason keeps later builds from bringing a clip back.
+In the end all files below ROOT are searched for the clips' frames, spectrograms and media, and what was searched is
+printed.
+
+Without --yes it only says what it would do. Killed in the middle, it is run again and does the rest. A training run
+that reads an old shard of such a snapshot fails; it goes on after a restart.
+"""
+
+EPILOG = """\
+example:
+  mbt-data purge --output=dataset --clips=takedown.txt --reason='request of 3 May' --yes
+"""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's flags."""
+    flags.add_output(parser)
+    add = parser.add_argument
+    add("--clips", required=True, metavar="FILE", help="ids of the clips, one a line")
+    add("--reason", required=True, metavar="TEXT", help="for the tombstones and the manifests")
+    add("--yes", action="store_true", help="do it; without it nothing is changed")
+    add("--take_over", action="store_true", help="from a writer that crashed")
+    add("--json", action="store_true", help="print what was found and done as JSON, for machines")
+
+
+def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
+    """Purges; returns the exit status."""
+    flags.refuse_others(beam)
+    try:
+        with open(known.clips, encoding="utf-8-sig") as file:
+            clip_ids = frozenset(filter(None, (line.rstrip("\r\n") for line in file)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise flags.FlagsError(f"--clips={known.clips}: {getattr(error, 'strerror', None) or error}") from error
+    if not clip_ids:
+        raise flags.FlagsError(f"--clips={known.clips} names no clip")
+    from mbt.pipeline import purge
+
+    options = purge.PurgeOptions(
+        root=flags.root(known.output),
+        clip_ids=clip_ids,
+        reason=known.reason,
+        delete=known.yes,
+        take_over=known.take_over,
+    )
+    found, proof = purge.purge(options)
+    text = purge.as_json if known.json else purge.as_text
+    print(text(options, found, proof))
+    return 1 if proof is not None and proof.left else 0

@@ -1,0 +1,57 @@
+"""What the commands that only read a dataset have in common."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Answer(Protocol):
+    """What such a command found."""
+
+    def to_json(self) -> dict:
+        """For machines."""
+
+    def to_text(self) -> str:
+        """For a person."""
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Adds `--output`."""
+    parser.add_argument("--output", required=True, type=path, metavar="ROOT", help="folder of the dataset")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds `--json`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
+
+
+def path(text: str) -> str:
+    """A path that stays the same wherever it is used; URLs are left as they are."""
+    return text.rstrip("/") if "://" in text else os.path.abspath(text)
+
+
+def answer(known: argparse.Namespace, beam: tuple[str, ...], work: Callable[[], Answer]) -> int:
+    """Does the work and prints what it found; returns the exit status.
+
+    Args:
+      known: the flags; `json` decides how it is printed.
+      beam: flags for the file systems, such as those of S3.
+      work: to do.
+
+    Raises:
+      RefusedError: a flag is wrong, or what the work raised.
+    """
+    from apache_beam.io.filesystems import FileSystems
+
+    from mbt.pipeline import runner
+    from mbt.pipeline.errors import RefusedError
+
+    try:
+        FileSystems.set_options(runner.pipeline_options(beam))
+    except runner.BeamFlagsError as error:
+        raise RefusedError(str(error)) from error
+    found = work()
+    print(json.dumps(found.to_json(), indent=1) if known.json else found.to_text())
+    return 0

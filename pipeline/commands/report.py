@@ -1,0 +1,54 @@
+"""`mbt-data report`."""
+
+import argparse
+
+from mbt.pipeline.commands import reading
+
+NAME = "report"
+HELP = "write a page that shows a snapshot"
+DESCRIPTION = """\
+Writes one HTML file that needs nothing else, and can be read on a phone: how many clips of each split are there, over
+all snapshots; why the others are not; every class with its counts, searchable; lengths and sizes; some clips of each
+split, as frames above their spectrogram; and the classes that lost most.
+
+The file is written beside the snapshot as report.html and, with --html, to another place too. It holds frames of
+clips: who may not see the clips may not see the report.
+"""
+EPILOG = """\
+examples:
+  mbt-data report --output=dataset
+  mbt-data report --output=dataset --snapshot=2024-06 --html=report.html --clips=12
+"""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    reading.add_output(parser)
+    parser.add_argument("--snapshot", default="latest", metavar="NAME", help="which snapshot (default: %(default)s)")
+    parser.add_argument("--html", type=reading.path, metavar="FILE", help="another place to write to")
+    parser.add_argument(
+        "--clips",
+        type=_count,
+        default=6,
+        metavar="N",
+        help="clips shown per split, up to 24 (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which clips are drawn (default: %(default)s)")
+    reading.add_json(parser)
+
+
+def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
+    """Runs the command; returns its exit status."""
+    from mbt.pipeline import report
+
+    options = report.Options(
+        root=known.output, snapshot=known.snapshot, html=known.html, clips=known.clips, seed=known.seed
+    )
+    return reading.answer(known, beam, lambda: report.write(options))
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 24:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 24")
+    return number

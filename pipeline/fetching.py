@@ -1,0 +1,211 @@
+"""Beam: `Fetch` gets the media of a plan's clips, and writes what became of each attempt to the ledger.
+
+What flows through Beam are row ranges and counts; media go from the network to the media store.
+"""
+
+import collections
+import concurrent.futures
+import itertools
+import threading
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from mbt.pipeline import availability, download, fetch, ffmpeg, ledger, parquet, plan, proxies, runner, storage, youtube
+from mbt.pipeline.breaker import Breaker
+from mbt.pipeline.budget import Budget
+from mbt.pipeline.job import Job, Worker
+from mbt.pipeline.settings import FetchSettings
+from mbt.pipeline.sources import stays_in_place
+from mbt.schemas.clip import Outcome
+
+ROWS_PER_RANGE = 512
+# For each download another thread, that probes what came before.
+_THREADS_PER_DOWNLOAD = 2
+
+
+class Fetch(beam.PTransform):
+    """Gets the media of all clips of a plan; writes attempts to the ledger.
+
+    Input: paths of plans whose rows are sorted by source. Output: `(outcome, attempts)` counts.
+    """
+
+    def __init__(self, job: Job):
+        super().__init__()
+        self._job = job
+
+    def expand(self, plans):
+        """Adds the steps."""
+        ranges = plans | "Cut" >> beam.FlatMap(fetch_ranges)  # (path, first_row, num_rows)
+        if self._job.fetch.workers is None:
+            spread = ranges | "Spread" >> beam.Reshuffle()
+        else:
+            # A key is worked on by one worker at a time, on every runner.
+            spread = (
+                ranges
+                | "Key" >> beam.Map(_lane, self._job.fetch.workers)  # (lane, (path, first_row, num_rows))
+                | "Lanes" >> beam.GroupByKey()  # (lane, [(path, first_row, num_rows)])
+                | "Take" >> beam.FlatMap(lambda lane: lane[1])
+            )
+        return spread | "Fetch" >> beam.ParDo(FetchClips(self._job))  # (outcome, attempts)
+
+
+class FetchClips(Worker):
+    """Fetches a range of rows, the clips of one source at once."""
+
+    def setup(self) -> None:
+        """Makes what all threads of this process share."""
+        super().setup()
+        settings = self._job.fetch
+        program = ffmpeg.executable(self._job.ffmpeg_path)
+        shared: dict[str, Any] = {
+            "youtube": _youtube_settings(settings, program),
+            "budget": Budget(settings.downloads, settings.interval_s),
+            "proxies": proxies.read(settings.proxies),
+            "breaker": Breaker(self._job.work),
+        }
+        self._asker = availability.Asker(api_key=availability.read_key(settings.youtube_api_key), **shared)
+        self._fetcher = fetch.Fetcher(
+            root=self._job.root,
+            work=self._job.work,
+            program=program,
+            limits=download.Limits(
+                max_bytes=settings.max_bytes, time_limit_s=settings.time_limit_s, bytes_per_second=_share(settings)
+            ),
+            probes=threading.Semaphore(runner.cores()),
+            on_bytes=self._reporter.add_bytes,
+            **shared,
+        )
+
+    def process(self, span: tuple[str, int, int]) -> Iterator[tuple[str, int]]:
+        """Yields how many attempts had which outcome."""
+        rows = plan.read_rows(*span)
+        wanted = [row for row in rows if not row["ask"]]
+        asked = [row for row in rows if row["ask"]]
+        groups = [list(group) for _, group in itertools.groupby(wanted, key=lambda row: row["source"])]
+        batches = [asked[first : first + availability.BATCH] for first in range(0, len(asked), availability.BATCH)]
+        threads = _THREADS_PER_DOWNLOAD * self._job.fetch.downloads
+        counts: collections.Counter = collections.Counter()
+        with (
+            ledger.Writer(self._job.root, self._job.run) as writer,
+            concurrent.futures.ThreadPoolExecutor(threads) as pool,
+        ):
+            fetched = pool.map(lambda group: self._fetch(group, writer), groups)
+            answered = pool.map(lambda batch: self._ask(batch, writer), batches)
+            for outcomes in itertools.chain(fetched, answered):
+                counts.update(outcomes)
+        yield from counts.items()
+
+    def _ask(self, rows: list[dict], writer: ledger.Writer) -> list[str]:
+        """Asks whether sources are still online; what was fetched of them is carried on."""
+        of_source = collections.defaultdict(list)
+        for row in rows:
+            of_source[row["source"]].append(row)
+        outcomes = []
+        for answer in self._asker.ask(list(of_source)):
+            failure = answer.failure
+            for row in of_source.pop(answer.source):
+                fetched = fetch.Fetched(
+                    outcome=failure.outcome if failure else Outcome.OK,
+                    reason=failure.reason if failure else "",
+                    detail=failure.detail if failure else "",
+                    digest=row["known_digest"],
+                    media=row["known_media"],
+                    media_start_us=row["known_media_start_us"],
+                    signature=row["known_signature"],
+                    tools=answer.by,
+                )
+                append(writer, row, 1, fetched)
+                self._reporter.report(fetched.outcome)
+                outcomes.append(fetched.outcome.value)
+        for row in itertools.chain.from_iterable(of_source.values()):
+            self._reporter.report(row["known_outcome"])
+        return outcomes
+
+    def _fetch(self, group: list[dict], writer: ledger.Writer) -> list[str]:
+        """Fetches one source; the outcomes of all attempts."""
+        if stays_in_place(group[0]["source"]) and all(_still_there(row) for row in group):
+            for _ in group:
+                self._reporter.report(Outcome.OK)
+            return []
+        outcomes = []
+        last: dict[str, str] = {}
+        for row, attempt, fetched in self._attempts(group):
+            append(writer, row, attempt, fetched)
+            outcomes.append(fetched.outcome.value)
+            last[row["id"]] = fetched.outcome.value
+        for row in group:
+            self._reporter.report(last.get(row["id"], Outcome.NOT_TRIED))
+        return outcomes
+
+    def _attempts(self, group: list[dict]) -> fetch.Attempts:
+        try:
+            yield from self._fetcher.fetch(group)
+        except Exception as error:  # one clip's trouble must not end the others; it is in the ledger
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            failed = fetch.Fetched(
+                outcome=Outcome.TRANSIENT,
+                reason="internal_error",
+                detail=f"{type(error).__name__} in {place.name}, line {place.lineno}",  # its text may hold secrets
+            )
+            yield from ((row, 1, failed) for row in group)
+
+
+def fetch_ranges(path: str) -> Iterator[tuple[str, int, int]]:
+    """Cuts a plan into ranges of rows, never between two clips of one source."""
+    with storage.open_file(path) as file:
+        sources = parquet.table(file.read(), ["source"])["source"]
+    first = 0
+    while first < len(sources):
+        last = min(first + ROWS_PER_RANGE, len(sources))
+        while last < len(sources) and sources[last] == sources[last - 1]:
+            last += 1
+        yield path, first, last - first
+        first = last
+
+
+def _lane(span: tuple[str, int, int], lanes: int) -> tuple[int, tuple[str, int, int]]:
+    return span[1] // ROWS_PER_RANGE % lanes, span
+
+
+def _youtube_settings(settings: FetchSettings, program: str) -> youtube.Settings:
+    return youtube.Settings(
+        cookies=settings.cookies,
+        download=settings.download,
+        bytes_per_second=_share(settings),
+        time_limit_s=settings.time_limit_s,
+        max_bytes=settings.max_bytes,
+        ffmpeg=program,
+    )
+
+
+def _share(settings: FetchSettings) -> int | None:
+    """Of the machine's bandwidth, for one of its downloads."""
+    return settings.bytes_per_second and max(1, settings.bytes_per_second // settings.downloads)
+
+
+def _still_there(row: dict) -> bool:
+    """Whether a local file is the one that was noted."""
+    return row["known_outcome"] == Outcome.OK and fetch.signature(row["source"]) == row["known_signature"]
+
+
+def append(writer: ledger.Writer, row: dict, attempt: int, fetched: fetch.Fetched) -> None:
+    """Writes an attempt for a clip to the ledger."""
+    writer.append(
+        clip_id=row["id"],
+        attempt=attempt,
+        source=row["source"],
+        start_us=row["start_us"],
+        end_us=row["end_us"],
+        outcome=fetched.outcome.value,
+        reason=fetched.reason,
+        detail=fetched.detail,
+        bytes=fetched.bytes,
+        digest=fetched.digest,
+        media=fetched.media,
+        media_start_us=fetched.media_start_us,
+        signature=fetched.signature,
+        tools=fetched.tools,
+    )

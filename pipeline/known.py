@@ -1,0 +1,182 @@
+"""What the ledger and the media store know of the clips of the annotations, and what is left to fetch."""
+
+import dataclasses
+import datetime
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mbt.pipeline import media
+from mbt.pipeline.fetch import settled
+from mbt.pipeline.sources import media_id
+from mbt.pipeline.writer import WHOLE, Part
+from mbt.schemas.clip import Outcome
+
+# What becomes of a row in the fetch plan, beside the row itself.
+_ASKED = ["id", "source", "start_us", "end_us"]
+_ROWS_AT_A_TIME = 16_384
+_REMOVED = [Outcome.GONE.value, Outcome.RESTRICTED.value]
+_CARRIED = ["outcome", "signature", "digest", "media", "media_start_us"]
+_TEXTS = ["outcome", "reason", "detail", "media", "digest", "signature"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recheck:
+    """What a refresh asks again.
+
+    Attributes:
+      outcomes: the newest word on a clip is one of these,
+      before: and older than this time, in UTC.
+    """
+
+    outcomes: frozenset[str]
+    before: datetime.datetime
+
+
+def of(table: pa.Table, state: pa.Table) -> pa.Table:
+    """The ledger's newest word on each clip of `table`; empty strings where there is none about the same media.
+
+    A file on this machine is the same media whatever the span; what was fetched was fetched for a span.
+    """
+    places = pc.index_in(table["id"], value_set=state["clip_id"].combine_chunks())
+    found = state.take(places)
+    same_span = pc.and_(pc.equal(found["start_us"], table["start_us"]), pc.equal(found["end_us"], table["end_us"]))
+    same = pc.and_(pc.equal(found["source"], table["source"]), pc.or_(same_span, pc.invert(is_remote(table))))
+    same = pc.fill_null(same, False)
+    columns = {name: pc.if_else(same, pc.fill_null(found[name], ""), "") for name in _TEXTS}
+    columns["media_start_us"] = pc.if_else(same, pc.fill_null(found["media_start_us"], 0), 0)
+    columns["time"] = found["time"]
+    return pa.table(columns)
+
+
+def is_remote(table: pa.Table) -> pa.ChunkedArray:
+    """Which clips' sources are not files on this machine."""
+    return pc.match_substring_regex(table["source"], "^[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_there(known: pa.Table, *, drop_removed: bool = False) -> pa.ChunkedArray:
+    """Which clips were fetched, whatever became of their sources since; of these the removed ones may be left out."""
+    fetched = pc.not_equal(known["digest"], "")
+    if not drop_removed:
+        return fetched
+    return pc.and_(fetched, pc.invert(pc.is_in(known["outcome"], value_set=pa.array(_REMOVED))))
+
+
+def with_outcomes(table: pa.Table, state: pa.Table, *, drop_removed: bool = False) -> dict[str, pa.ChunkedArray]:
+    """The columns of `table`, with what the ledger says of each clip; one that was fetched is ok."""
+    known = of(table, state)
+    there = is_there(known, drop_removed=drop_removed)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    for name in ("reason", "detail"):
+        columns[name] = pc.if_else(there, "", known[name])
+    tried = pc.if_else(pc.equal(known["outcome"], ""), Outcome.NOT_TRIED.value, known["outcome"])
+    columns["outcome"] = pc.if_else(there, Outcome.OK.value, tried)
+    # Local media lie where the source says; half of the digest is as good, and both are millions of long strings.
+    columns["media"] = pc.if_else(pc.equal(known["media"], table["source"]), "", known["media"])
+    columns["media_start_us"] = known["media_start_us"]
+    columns["digest"] = pc.utf8_slice_codeunits(known["digest"], 0, 32)
+    return columns
+
+
+def to_fetch(
+    table: pa.Table,
+    state: pa.Table,
+    store: dict[str, str],
+    *,
+    part: Part = WHOLE,
+    copies: dict[str, tuple[str, bool]] | None = None,
+    most: int | None = None,
+    recheck: Recheck | None = None,
+) -> pa.Table:
+    """The rows of the fetch plan: what is not settled, sorted by source.
+
+    Args:
+      table: the clips.
+      state: of the ledger.
+      store: what the media store holds, by key.
+      part: of the sources, to fetch in this run.
+      copies: a lab's own copies: clip id to the path and whether that is cut to the clip; then nothing else is asked.
+      most: how many rows at most; those never tried come first.
+      recheck: ask again only what this says, and of what was fetched whether it is still online.
+    """
+    known = of(table, state)
+    is_left, is_asked = _left(known, is_remote(table), store, recheck)
+    carried = {f"known_{name}": known[name] for name in _CARRIED}
+    rows = pa.table({name: table[name] for name in _ASKED} | carried | {"ask": is_asked})
+    rows = _with_copies(rows.filter(pc.or_(is_left, is_asked)), store, copies)
+    if copies is not None:
+        rows = rows.filter(pc.not_equal(rows["copy"], ""))
+    if part.of > 1:
+        rows = rows.filter(pa.array([part_of(source, part.of) == part.number for source in rows["source"].to_pylist()]))
+    if most is not None and most < len(rows):
+        tried = pc.cast(pc.not_equal(rows["known_outcome"], ""), pa.int8()).to_numpy()
+        rows = rows.take(pa.array(np.sort(np.argsort(tried, kind="stable")[:most])))
+    return rows.take(pc.sort_indices(rows, [("source", "ascending"), ("start_us", "ascending"), ("id", "ascending")]))
+
+
+def identities(table: pa.Table) -> Iterator[dict]:
+    """What a file's name can say of each clip: its id, its source's id, its times."""
+    for batch in table.select(_ASKED).to_batches(_ROWS_AT_A_TIME):
+        for row in batch.to_pylist():
+            yield row | {"media_id": media_id(row["source"])}
+
+
+def part_of(source: str, parts: int) -> int:
+    """Which part, from 1, a source belongs to: the clips of one video are fetched together."""
+    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big") % parts + 1
+
+
+def _left(
+    known: pa.Table, remote: pa.ChunkedArray, store: dict[str, str], recheck: Recheck | None
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Which clips to fetch, and which to ask for only. Files on this machine are looked at every time, by workers."""
+    fetched = is_there(known)
+    # An empty path: the media were deleted once they were in a shard.
+    in_store = pc.or_(
+        pc.equal(known["media"], ""), pc.is_in(known["media"], value_set=pa.array(list(store.values()), pa.string()))
+    )
+    there = pc.and_(fetched, in_store)
+    lost = pc.and_(fetched, pc.invert(in_store))
+    if recheck is None:
+        return pc.invert(pc.and_(remote, pc.or_(there, _is_settled(known, fetched)))), _nowhere(known)
+    old = pc.fill_null(pc.less(known["time"], pa.scalar(recheck.before, known["time"].type)), False)
+    named = pc.and_(old, pc.is_in(known["outcome"], value_set=pa.array(sorted(recheck.outcomes), pa.string())))
+    new = pc.equal(known["outcome"], "")
+    again = pc.and_(named, pc.invert(fetched))
+    return (
+        pc.or_(pc.or_(new, lost), pc.or_(again, pc.invert(remote))),
+        pc.and_(pc.and_(named, there), remote),
+    )
+
+
+def _is_settled(known: pa.Table, fetched: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which clips without media need no attempt."""
+    words = pa.table({"outcome": known["outcome"], "reason": known["reason"]}).group_by(["outcome", "reason"])
+    mask = _nowhere(known)
+    for word in words.aggregate([]).to_pylist():
+        if word["outcome"] != Outcome.OK and settled(word["outcome"], word["reason"]):
+            same = pc.and_(pc.equal(known["outcome"], word["outcome"]), pc.equal(known["reason"], word["reason"]))
+            mask = pc.or_(mask, same)
+    return pc.and_(mask, pc.invert(fetched))
+
+
+def _nowhere(table: pa.Table) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.repeat(False, len(table))])
+
+
+def _with_copies(rows: pa.Table, store: dict[str, str], copies: dict[str, tuple[str, bool]] | None) -> pa.Table:
+    """Adds, of each row, the media that are there already: in the store, or in a lab's folder."""
+    paths, are_clips = [], []
+    for row in rows.to_pylist() if store or copies else ():
+        stored = store.get(media.key(row["source"], row["start_us"], row["end_us"]))
+        path, is_clip = (stored, False) if stored else (copies or {}).get(row["id"], ("", False))
+        paths.append(path)
+        are_clips.append(is_clip)
+    if not (store or copies):
+        paths, are_clips = [""] * len(rows), [False] * len(rows)
+    return rows.append_column("copy", pa.array(paths, pa.string())).append_column(
+        "copy_is_clip", pa.array(are_clips, pa.bool_())
+    )

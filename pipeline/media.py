@@ -1,0 +1,62 @@
+"""The media store: a file per clip, named by what it was fetched for and by what is in it, never changed.
+
+`media/<2 hex>/<hash of source and span>-<digest>.<ext>`; hexadecimal, so that letter case cannot matter. The name alone
+tells what a file is: media whose ledger row was lost with a killed worker are found again by it. So a cut, whose time
+zero is another than its source's, says that in its name too: `<hash>-<digest>-<microseconds>.<ext>`.
+"""
+
+import hashlib
+import os
+import re
+
+from mbt.pipeline import storage
+
+FOLDER = "media"
+_KEY_DIGITS = 24
+_DIGEST_DIGITS = 12
+_NAME = re.compile(rf"([0-9a-f]{{{_KEY_DIGITS}}})-[0-9a-f]{{{_DIGEST_DIGITS}}}(?:-(-?\d+))?\.\w+")
+_CHUNK_BYTES = 1 << 20
+
+
+def key(source: str, start_us: int, end_us: int) -> str:
+    """The part of the name that a clip's row decides."""
+    return hashlib.sha256(f"{source}\0{start_us}\0{end_us}".encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def name(clip_key: str, digest: str, start_us: int, extension: str) -> str:
+    """The path of a clip's media, relative to ROOT; `start_us` is the time of the source that is their zero."""
+    suffix = extension if extension.isalnum() and extension.isascii() and len(extension) <= 5 else "bin"
+    start = f"-{start_us}" if start_us else ""
+    return f"{FOLDER}/{clip_key[:2]}/{clip_key}-{digest[:_DIGEST_DIGITS]}{start}.{suffix.lower()}"
+
+
+def start_of(path: str) -> int:
+    """Which time of the source is time zero of stored media, in microseconds."""
+    match = _NAME.fullmatch(os.path.basename(path))
+    return int(match[2] or 0) if match else 0
+
+
+def listing(root: str) -> dict[str, str]:
+    """Everything in the store: key to the path relative to ROOT."""
+    found = {}
+    folder = storage.join(root, FOLDER)
+    for inner in storage.folders(folder):
+        for file in storage.sizes(storage.join(folder, inner)):
+            if match := _NAME.fullmatch(file):
+                found[match[1]] = f"{FOLDER}/{inner}/{file}"
+    return found
+
+
+def digest_of(path: str) -> tuple[str, int]:
+    """SHA-256, hexadecimal, and size of a file, here or on an object store."""
+    digest, size = hashlib.sha256(), 0
+    with storage.open_file(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def is_whole(path: str, digest: str) -> bool:
+    """Whether the content of stored media is what their name says."""
+    return os.path.basename(path).partition("-")[2].startswith(digest[:_DIGEST_DIGITS])

@@ -1,0 +1,81 @@
+"""How far a dataset's fetching is: outcomes per split, reasons, and the time that is left."""
+
+import dataclasses
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mbt.pipeline import known, ledger
+from mbt.schemas.clip import Outcome
+
+COMMONEST = 10
+# What another run would try again without waiting for the world to change.
+_LEFT = (Outcome.NOT_TRIED, Outcome.TRANSIENT, Outcome.BLOCKED)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Status:
+    """Counts of clips.
+
+    Attributes:
+      splits: by split, by outcome; rows whose split could not be read stand under "".
+      reasons: by split, the commonest reasons (outcome, reason, clips) of clips that are not there.
+      num_removed: clips that are there, but not online when they were last asked for.
+      num_left: clips that another run would try, besides those that are restricted.
+      clips_per_second: of the newest run, or None.
+      notes: about the annotations.
+    """
+
+    splits: dict[str, dict[str, int]]
+    reasons: dict[str, list[tuple[str, str, int]]]
+    num_removed: int
+    num_left: int
+    clips_per_second: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate of the newest run."""
+        return self.num_left / self.clips_per_second if self.clips_per_second else None
+
+
+def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) -> Status:
+    """The status of these clips by the ledger in ROOT."""
+    found = known.of(valid, ledger.state(root))
+    there = known.is_there(found)
+    tried = pc.if_else(pc.equal(found["outcome"], ""), Outcome.NOT_TRIED.value, found["outcome"])
+    outcome = pc.if_else(there, Outcome.OK.value, tried)
+    names = ("split", "outcome", "reason")
+    rows = pa.concat_tables(
+        [
+            pa.table(dict(zip(names, (valid["split"], outcome, pc.if_else(there, "", found["reason"])), strict=True))),
+            pa.table({name: invalid[name] for name in names}),
+        ]
+    )
+    counts = rows.group_by(list(names)).aggregate([([], "count_all")]).to_pylist()
+    splits: dict[str, dict[str, int]] = {}
+    reasons: dict[str, list[tuple[str, str, int]]] = {}
+    for row in sorted(counts, key=lambda row: (row["split"], -row["count_all"], row["outcome"], row["reason"])):
+        split = splits.setdefault(row["split"], dict.fromkeys((str(outcome) for outcome in Outcome), 0))
+        split[row["outcome"]] += row["count_all"]
+        if row["outcome"] not in (Outcome.OK, Outcome.NOT_TRIED):
+            reasons.setdefault(row["split"], []).append((row["outcome"], row["reason"], row["count_all"]))
+    return Status(
+        splits=splits,
+        reasons={split: found[:COMMONEST] for split, found in reasons.items()},
+        num_removed=pc.sum(pc.and_(there, pc.not_equal(found["outcome"], Outcome.OK.value))).as_py() or 0,
+        num_left=sum(split[outcome] for split in splits.values() for outcome in _LEFT),
+        clips_per_second=_rate(root),
+        notes=notes,
+    )
+
+
+def _rate(root: str) -> float | None:
+    """Clips that the newest run ended with per second."""
+    attempts = ledger.read(root, ["run", "clip_id", "time"])
+    if not len(attempts):
+        return None
+    newest = attempts.filter(pc.equal(attempts["run"], pc.max(attempts["run"])))
+    first, last = (pc.cast(bound(newest["time"]), pa.int64()).as_py() for bound in (pc.min, pc.max))
+    clips = pc.count_distinct(newest["clip_id"]).as_py()
+    return clips / ((last - first) / 1e6) if last > first else None

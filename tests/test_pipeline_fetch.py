@@ -1,0 +1,447 @@
+"""`mbt-data fetch`, `import` and `status`, as a user runs them, against real servers."""
+
+import collections
+import json
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from media_server import serving
+
+from mbt.pipeline import breaker, copies, ledger, media
+from mbt.schemas.clip import Outcome
+
+MBT_DATA = str(Path(sys.executable).with_name("mbt-data"))
+PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+
+
+@pytest.fixture
+def server(clip_folder):
+    with serving() as running:
+        for path in clip_folder.glob("*.mp4"):
+            running.files[path.name] = path.read_bytes()
+        yield running
+
+
+@pytest.fixture
+def clips(server, write_csv, tmp_path):
+    """clips(paths) writes `clips.csv`: a row for each path on the server."""
+
+    def write(paths: list[str], **columns) -> Path:
+        rows = [
+            {"video_path": f"{server.url}/{path}", "start": 0, "end": 1, "label": "a", "id": path} | columns
+            for path in paths
+        ]
+        return write_csv(tmp_path / "clips.csv", rows)
+
+    return write
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    return [f"--annotations={folder}/clips.csv", f"--output={folder}/out", *more]
+
+
+def outcomes(root: Path) -> dict[str, tuple[str, str]]:
+    return {row["clip_id"]: (row["outcome"], row["reason"]) for row in ledger.state(str(root)).to_pylist()}
+
+
+def stored(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "media").rglob("*") if path.is_file())
+
+
+def test_every_failure_has_its_outcome_and_nothing_partial_is_stored(server, clips, mbt_data, tmp_path):
+    server.files["page.mp4"] = b"<!doctype html><html>sorry</html>"
+    expected = {
+        "0.mp4": ("ok", ""),
+        "cut_once/1.mp4": ("ok", ""),
+        "page.mp4": ("unusable", "not_media"),
+        "none.mp4": ("gone", "http_404"),
+        "410/x.mp4": ("gone", "http_410"),
+        "451/x.mp4": ("restricted", "http_451"),
+        "403/x.mp4": ("blocked", "http_403"),
+        "500/x.mp4": ("transient", "http_500"),
+        "loop/x.mp4": ("transient", "redirect_loop"),
+        "cut/2.mp4": ("transient", "cut_short"),
+        "short/3.mp4": ("transient", "cut_short"),
+        "huge/x.mp4": ("unusable", "too_large"),
+    }
+    clips(list(expected))
+    done = mbt_data("fetch", *words(tmp_path, "--json"))
+    assert done.returncode == 0, done.stderr
+    assert outcomes(tmp_path / "out") == expected
+    assert len(stored(tmp_path / "out")) == 2 and not (tmp_path / "out" / "tmp").exists()
+    split = json.loads(done.stdout)["splits"]["train"]
+    assert split["annotated"] == 12 and split["ok"] == 2 and split["transient"] == 4
+    # Again, with the server well: only what is left is asked for.
+    server.requests.clear()
+    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    assert {
+        path for path in server.requests if not path.startswith(("403", "451", "500", "loop", "cut/", "short"))
+    } == {"page.mp4"}
+
+
+def test_a_storm_of_refusals_stops_the_run_and_loses_nothing(server, clips, mbt_data, tmp_path):
+    names = [f"{number:03d}.mp4" for number in range(200)]
+    server.files |= dict.fromkeys(names, server.files["0.mp4"])
+    clips(names)
+    server.refuse_from = 50
+    for flags in ((), PROCESSES):
+        done = mbt_data("build", *words(tmp_path, *flags))
+        assert done.returncode == 1 and "stopped early" in done.stderr and "429" in done.stderr, done.stderr
+        assert len(server.requests) < 150
+        kinds = collections.Counter(outcome for outcome, _ in outcomes(tmp_path / "out").values())
+        assert 30 <= kinds["ok"] < 50 and set(kinds) == {"ok", "blocked"}
+        assert not (tmp_path / "out" / "snapshots").exists() and not (tmp_path / "out" / "dataset.json").exists()
+    server.refuse_from = None
+    server.complete.clear()
+    done = mbt_data("build", *words(tmp_path, "--json"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["splits"]["train"]["records"] == 200
+    assert set(server.complete.values()) == {1} and len(server.complete) < 170
+
+
+@pytest.mark.parametrize("moments", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_and_resumed_downloads_nothing_twice(server, clips, tmp_path, moments):
+    names = [f"{number:03d}.mp4" for number in range(300)]
+    server.files |= dict.fromkeys(names, server.files["0.mp4"])
+    server.latency_s = 0.05
+    clips(names)
+    in_flight, seen = 0, 0
+    for moment in range(moments):
+        process = start(*words(tmp_path))
+        before = len(server.requests)
+        wait_until(lambda: len(server.requests) >= before + 10 or process.poll() is not None)  # noqa: B023
+        time.sleep(0.1 + 0.37 * moment % 1)
+        kill(process)
+        in_flight += server.at_a_time + 16  # asked for, or come and not yet stored
+        rows = ledger.read(str(tmp_path / "out"))  # reads every file: none is torn
+        assert len(rows) >= seen
+        seen = len(rows)
+        for name in stored(tmp_path / "out"):
+            assert media.is_whole(name, media.digest_of(str(next((tmp_path / "out").rglob(name))))[0])
+    done = subprocess.run([MBT_DATA, "fetch", *words(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert outcomes(tmp_path / "out") == dict.fromkeys(names, ("ok", ""))
+    assert len(server.requests) <= 300 + in_flight
+    assert len(stored(tmp_path / "out")) == 300 and not (tmp_path / "out" / "tmp").exists()
+
+
+def start(*command: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [MBT_DATA, "fetch", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def kill(process: subprocess.Popen) -> None:
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
+def wait_until(true) -> None:
+    for _ in range(1200):
+        if true():
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing happened")
+
+
+def test_two_parts_at_once_download_nothing_twice(server, clips, mbt_data, tmp_path):
+    names = [f"{number:02d}.mp4" for number in range(60)]
+    server.files |= dict.fromkeys(names, server.files["0.mp4"])
+    server.gate.clear()
+    clips(names)
+    parts = [start(*words(tmp_path, f"--part={part}/2")) for part in (1, 2)]
+    wait_until(lambda: server.at_a_time == 8)  # the machine's budget, which the two share
+    refused = mbt_data("fetch", *words(tmp_path))
+    assert refused.returncode == 2 and "is being written by process" in refused.stderr, refused.stderr
+    server.gate.set()
+    assert [part.wait(timeout=120) for part in parts] == [0, 0]
+    assert collections.Counter(server.requests) == dict.fromkeys(names, 1)
+    assert outcomes(tmp_path / "out") == dict.fromkeys(names, ("ok", ""))
+
+
+def test_downloads_at_a_time_are_the_machines(server, clips, mbt_data, tmp_path):
+    names = [f"{number:02d}.mp4" for number in range(30)]
+    server.files |= dict.fromkeys(names, server.files["0.mp4"])
+    server.latency_s = 0.1
+    clips(names)
+    assert mbt_data("fetch", *words(tmp_path, "--downloads=3", *PROCESSES)).returncode == 0
+    assert server.most_at_a_time == 3
+
+
+def test_a_budget_of_attempts_begins_with_what_was_never_tried(server, clips, mbt_data, tmp_path):
+    clips(["500/a.mp4", "0.mp4", "1.mp4"])
+    for _ in range(3):
+        assert mbt_data("fetch", *words(tmp_path, "--max_attempts=1")).returncode == 0
+    assert len(outcomes(tmp_path / "out")) == 3
+
+
+def test_many_clips_of_one_long_source_are_fetched_once_and_cut(
+    server, clips, make_media, mbt_data, write_csv, tmp_path
+):
+    long = make_media(tmp_path / "long.mp4", seconds=60, options=("-g", "50"))
+    server.files["long.mp4"] = long.read_bytes()
+    clips(["long.mp4"])
+    spans = [(3, 5), (20.5, 22), (57, 60), (61, 62)]
+    rows = [
+        {"video_path": f"{server.url}/long.mp4", "start": start, "end": end, "label": "a", "id": f"c{start}"}
+        for start, end in spans
+    ]
+    write_csv(tmp_path / "clips.csv", rows)
+    assert mbt_data("build", *words(tmp_path)).returncode == 0
+    assert server.requests == ["long.mp4"]
+    assert len(stored(tmp_path / "out")) == 3
+    assert sum(path.stat().st_size for path in (tmp_path / "out" / "media").rglob("*.mp4")) < long.stat().st_size / 2
+    assert outcomes(tmp_path / "out")["c61"] == ("unusable", "start_past_end")
+    # The same clips, read from the file itself, are the same picture by picture.
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    write_csv(whole / "clips.csv", [row | {"video_path": str(long)} for row in rows])
+    assert mbt_data("build", *words(whole)).returncode == 0
+    assert frames(tmp_path / "out") == frames(whole / "out")
+
+
+def frames(root: Path) -> dict[str, list[bytes]]:
+    """The pictures and spectrograms of every record, without what names its source."""
+    import tensorflow as tf
+
+    found = {}
+    for path in sorted((root / "shards").glob("*.tfrecord")):
+        for payload in tf.data.TFRecordDataset(str(path)):
+            example = tf.train.SequenceExample.FromString(payload.numpy())
+            name = example.context.feature["example/id"].bytes_list.value[0].decode()
+            lists = example.feature_lists.feature_list
+            found[name] = [
+                *(feature.bytes_list.value[0] for feature in lists["image/encoded"].feature),
+                *(feature.SerializeToString() for feature in lists["melspec/feature/floats"].feature),
+            ]
+    return found
+
+
+HOSTILE = {
+    "hls.mp4": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n#EXTINF:10,\n{other}/0.mp4\n",
+    "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{other}/0.mp4\n#EXT-X-ENDLIST\n",
+    "concat.mp4": "ffconcat version 1.0\nfile /etc/passwd\nfile {other}/0.mp4\n",
+    "dash.mpd": '<?xml version="1.0"?><MPD><Period><BaseURL>{other}/0.mp4</BaseURL></Period></MPD>',
+    "svg.mp4": '<svg xmlns="http://www.w3.org/2000/svg"><image href="{other}/0.mp4"/></svg>',
+}
+
+
+def test_hostile_media_reach_nothing_else(server, clips, clip_folder, make_media, mbt_data, tmp_path):
+    with serving() as other:
+        other.files["0.mp4"] = server.files["0.mp4"]
+        for name, text in HOSTILE.items():
+            server.files[name] = text.format(other=other.url).encode()
+        server.files["drefs.mp4"] = with_external_references(server.files["0.mp4"], clip_folder / "1.mp4")
+        server.files["bomb.png"] = png(60_000, 60_000)
+        bomb = make_media(tmp_path / "bomb.mkv", size="16384x8", seconds=0.04)
+        server.files["bomb.mkv"] = bomb.read_bytes().replace((16384).to_bytes(2, "big"), (60_000).to_bytes(2, "big"))
+        clips([*HOSTILE, "drefs.mp4", "bomb.png", "bomb.mkv", f"to/x?{other.url}/0.mp4"])
+        done = mbt_data("build", *words(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert other.requests == []
+    found = outcomes(tmp_path / "out")
+    assert {outcome for outcome, _ in found.values()} == {"unusable"}, found
+    assert stored(tmp_path / "out") == []
+
+
+def with_external_references(mp4: bytes, target: Path) -> bytes:
+    """An MP4 whose samples lie in another file: QuickTime aliases in place of "in this file" (its `dref` atoms).
+
+    The alias has the layout that ffmpeg reads: 150 bytes of names and levels, then (type, length, text) with 2 a path.
+    """
+    name = str(target).encode()
+    alias = bytes(150) + struct.pack(">HH", 2, len(name)) + name + bytes(len(name) % 2) + b"\xff\xff\0\0"
+    entry = struct.pack(">I", len(alias) + 12) + b"alis" + bytes(4) + alias
+    own = b"\0\0\0\x0curl \0\0\0\x01"
+    parents = [b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"]
+    assert mp4.index(b"moov") > mp4.index(b"mdat")  # so that what grows moves no sample
+    while (at := mp4.find(own)) >= 0:
+        data = bytearray(mp4)
+        for parent in parents:
+            head = mp4.rindex(parent, 0, at) - 4
+            (size,) = struct.unpack_from(">I", data, head)
+            struct.pack_into(">I", data, head, size + len(entry) - len(own))
+        data[at : at + len(own)] = entry
+        mp4 = bytes(data)
+    return mp4
+
+
+def png(width: int, height: int) -> bytes:
+    """The beginning of a PNG that promises this size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(10_000_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def test_hostile_ids_touch_nothing_outside(server, mbt_data, tmp_path):
+    ids = [
+        "../../up",
+        "/abs",
+        "a/b",
+        'q"uote',
+        "-rf",
+        "$(touch x)",
+        "con",
+        "Case",
+        "case",
+        "CASE",
+        "x" * 300,
+        "ä\u202e",
+    ]
+    lines = ["video_path,start,end,label,id"]
+    lines += [
+        f'{server.url}/{n % 6}.mp4,0,{0.5 + n / 100},a,"{i.replace(chr(34), chr(34) * 2)}"' for n, i in enumerate(ids)
+    ]
+    lines += [f"{server.url}/0.mp4,0,1,a,nul\0byte", f"http://u:secret@{server.url[7:]}/0.mp4,0,1,a,login"]
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    done = mbt_data("build", *words(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert {name for name, (outcome, _) in outcomes(tmp_path / "out").items() if outcome == "ok"} == set(ids)
+    assert {path.name for path in tmp_path.iterdir()} == {"clips.csv", "out"}
+    assert len({name.lower() for name in stored(tmp_path / "out")}) == len(ids)
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"secret" not in path.read_bytes(), path
+
+
+def test_status_counts_and_knows_what_is_left(server, clips, mbt_data, tmp_path):
+    clips(["0.mp4", "none.mp4", "500/x.mp4", "403/x.mp4"], split="eval")
+    before = mbt_data("status", *words(tmp_path))
+    assert before.returncode == 2 and "nothing was ever fetched" in before.stderr
+    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    clips(["0.mp4", "none.mp4", "500/x.mp4", "403/x.mp4", "new.mp4"], split="eval")
+    status = json.loads(mbt_data("status", *words(tmp_path, "--json")).stdout)
+    split = status["splits"]["eval"]
+    names = ("annotated", "ok", "gone", "transient", "blocked", "not_tried")
+    assert [split[name] for name in names] == [5, 1, 1, 1, 1, 1]
+    assert status["left"] == 3 and status["seconds_left"] > 0
+    text = mbt_data("status", *words(tmp_path)).stdout
+    assert "eval: 5 annotated" in text and "20.00 %  gone" in text and "gone/http_404" in text and "never tried" in text
+
+
+@pytest.mark.parametrize("name", copies.PATTERNS)
+def test_import_gives_the_records_of_fetching(name, server, write_csv, mbt_data, tmp_path):
+    """Of clips whose source is the very file: once fetched, once adopted under the names that labs use."""
+    ids = [f"abcdefghi{number:02d}" for number in range(3)]
+    rows = [
+        {"video_path": f"{server.url}/{clip}.mp4", "start": 0, "end": 1, "label": "a", "id": f"id-{number}"}
+        for number, clip in enumerate(ids)
+    ]
+    folder = tmp_path / "copies" / "inner"
+    folder.mkdir(parents=True)
+    for number, row in enumerate(rows):
+        body = server.files[f"{number}.mp4"]
+        server.files[f"{ids[number]}.mp4"] = body
+        path = copies.PATTERNS[name].format(
+            ytid=ids[number], stem=ids[number], id=row["id"], start=0, end=1, start_ms=0, end_ms=1000, ext="mp4"
+        )
+        (folder / path).write_bytes(body)
+    for kind in ("fetched", "adopted"):
+        (tmp_path / kind).mkdir()
+        write_csv(tmp_path / kind / "clips.csv", rows)
+    assert mbt_data("build", *words(tmp_path / "fetched")).returncode == 0
+    server.requests.clear()
+    done = mbt_data("import", tmp_path / "copies", f"--pattern={name}", *words(tmp_path / "adopted"))
+    assert done.returncode == 0 and "3 clips have a copy" in done.stdout, (done.stdout, done.stderr)
+    assert mbt_data("build", *words(tmp_path / "adopted")).returncode == 0
+    assert server.requests == []
+    shards = [
+        {path.name: path.read_bytes() for path in tmp_path.glob(f"{kind}/out/shards/*")}
+        for kind in ("fetched", "adopted")
+    ]
+    assert shards[0] == shards[1] and shards[0]
+
+
+def test_a_lab_copy_without_a_time_is_the_video_or_the_clip(make_media, mbt_data, tmp_path):
+    (tmp_path / "copies").mkdir()
+    make_media(tmp_path / "copies" / "abcdefghi00.mp4", seconds=8)
+    make_media(tmp_path / "copies" / "abcdefghi01.mp4", seconds=2)
+    (tmp_path / "copies" / "abcdefghi02.mp4").write_bytes(b"nothing")
+    page = "https://www.youtube.com/watch?v="
+    lines = ["video_path,start,end,label,id", *(f"{page}abcdefghi0{n},5,7,a,{n}" for n in range(3))]
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    done = mbt_data("import", tmp_path / "copies", "--pattern=youtube", *words(tmp_path))
+    assert done.returncode == 0, done.stderr
+    rows = {row["clip_id"]: row for row in ledger.state(str(tmp_path / "out")).to_pylist()}
+    assert [rows[name]["outcome"] for name in "012"] == ["ok", "ok", "unusable"]
+    assert [rows[name]["media_start_us"] for name in "01"] == [0, 5_000_000]
+
+
+@pytest.mark.parametrize(
+    ("words_", "message"),
+    [
+        (["fetch", "--cookies=none"], "--cookies=none: no such file"),
+        (["fetch", "--proxies=proxies"], "not a proxy"),
+        (["fetch", "--part=3/2"], "--part"),
+        (["fetch", "--bandwidth=much"], "--bandwidth"),
+        (["fetch", "--downloads=0"], "--downloads"),
+        (["fetch", "--runner=FlinkRunner", "--flink_master=localhost:1"], "--max_fetch_workers"),
+        (["import", "none", "--pattern=youtube"], "none: no such folder"),
+        (["import", ".", "--pattern={when}.mp4"], "{when} is not known"),
+        (["import", ".", "--pattern=x.mp4"], "it needs a field"),
+        (["import", ".", "--pattern=youtube"], "holds no file named like"),
+        (["status", "--stray"], "unknown flag --stray"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_one_line(mbt_data, clips, tmp_path, words_, message):
+    clips(["0.mp4"])
+    (tmp_path / "proxies").write_text("user:secret@nowhere")
+    done = mbt_data(*words_, "--annotations=clips.csv", "--output=out", cwd=tmp_path)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert message in line and "secret" not in line and not (tmp_path / "out").exists()
+
+
+def test_doubt_becomes_loss_only_after_days(tmp_path):
+    def attempt(run: int, day: int, outcome: str = "transient", reason: str = ledger.DOUBT) -> None:
+        row = dict.fromkeys(("attempt_id", "detail", "digest", "media", "signature", "tools"), "")
+        row |= {"clip_id": "c", "run": run, "attempt": 1, "time": day * 86_400_000_000, "source": "s", "bytes": 0}
+        row |= {"start_us": 0, "end_us": 1, "media_start_us": 0, "outcome": outcome, "reason": reason}
+        path = tmp_path / "ledger" / f"{run:06d}" / "w-00000.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([row], ledger.ATTEMPTS), path)
+
+    def newest() -> str:
+        return ledger.state(str(tmp_path)).to_pylist()[0]["outcome"]
+
+    for run, day in ((1, 1), (2, 1), (3, 2)):
+        attempt(run, day)
+        assert newest() == "transient"
+    attempt(4, 3, "ok", "")
+    attempt(5, 4)
+    assert newest() == "transient"  # it was there on day 3
+    attempt(6, 5)
+    attempt(7, 6, "transient", "timeout")
+    attempt(8, 7)
+    assert newest() == "gone"
+
+
+def test_a_breaker_trips_on_refusals_and_tells_others(tmp_path):
+    (tmp_path / "work").mkdir()
+    first, second = (breaker.Breaker(str(tmp_path / "work")) for _ in range(2))
+    for _ in range(breaker.FEWEST):
+        first.record(Outcome.OK, "")
+        first.record(Outcome.TRANSIENT, "x")
+    for _ in range(11):
+        first.record(Outcome.BLOCKED, "HTTP 429")
+        assert first.tripped() is None
+    for _ in range(20):
+        first.record(Outcome.BLOCKED, "HTTP 429")
+    assert "HTTP 429" in first.tripped()
+    time.sleep(0.01)
+    assert second.tripped() == first.tripped()

@@ -1,0 +1,214 @@
+"""`mbt-data refresh`: what is online is asked cheaply, and only what changed is built."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from fake_youtube import FakeYouTube, Video
+from media_server import serving
+
+from mbt.pipeline import ledger
+from mbt.schemas.manifest import Manifest
+from mbt.schemas.tfrecord import read_records
+
+MBT_DATA = str(Path(sys.executable).with_name("mbt-data"))
+
+
+@pytest.fixture
+def server(clip_folder):
+    with serving() as running:
+        running.films = [(clip_folder / f"{number}.mp4").read_bytes() for number in range(6)]
+        yield running
+
+
+@pytest.fixture
+def write_clips(server, write_csv, tmp_path):
+    """write_clips({name: label}) writes the CSV."""
+
+    def write(labels: dict[str, str]) -> None:
+        rows = [
+            {"video_path": f"{server.url}/{name}.mp4", "start": 0, "end": 1, "label": label, "id": name}
+            for name, label in labels.items()
+        ]
+        write_csv(tmp_path / "clips.csv", rows)
+
+    return write
+
+
+@pytest.fixture
+def run(mbt_data, tmp_path):
+    def run(command: str, *words: str, output: str = "out", env: dict | None = None) -> dict:
+        files = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/{output}"]
+        done = mbt_data(command, *files, "--json", *words, env=env)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+NOW = "--older_than=0s"
+
+
+def manifests(root: Path) -> list[Manifest]:
+    found = [Manifest.from_json(path.read_text()) for path in root.glob("snapshots/*/manifest.json")]
+    return sorted(found, key=lambda manifest: manifest.created)
+
+
+def shards(root: Path, manifest: Manifest) -> dict[str, str]:
+    """Content of every file that a snapshot names."""
+    paths = [
+        path for split in manifest.splits.values() for shard in split.shards for path in (shard.path, shard.index_path)
+    ]
+    return {path: hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths}
+
+
+def standing(root: Path, manifest: Manifest) -> dict[str, tuple[str, str]]:
+    rows = pq.read_table(root / "snapshots" / manifest.snapshot / "clips.parquet").to_pylist()
+    return {row["id"]: (row["outcome"], row["reason"]) for row in rows}
+
+
+def test_a_refresh_follows_the_world(server, write_clips, run, tmp_path):
+    labels = {f"clip{number}": "ab"[number % 2] for number in range(8)}
+    for number in range(7):
+        server.files[f"clip{number}.mp4"] = server.films[number % 6]
+    write_clips(labels)  # clip7 is not there yet
+    run("build", "--num_shards=4")
+    server.requests.clear()
+    # Two vanish, one comes, one is relabelled, one is new.
+    del server.files["clip0.mp4"], server.files["clip1.mp4"]
+    server.files["clip7.mp4"], server.files["clip8.mp4"] = server.films[1], server.films[2]
+    write_clips(labels | {"clip2": "c", "clip8": "a"})
+    kept = run("refresh", NOW, "--recheck=ok,gone")
+    assert sorted(server.requests) == ["clip7.mp4", "clip8.mp4"]
+    assert sorted(server.heads) == sorted(f"clip{number}.mp4" for number in range(7))
+    assert kept["splits"]["train"]["records"] == 9 and kept["clips_decoded"] <= 3
+    first, second = manifests(tmp_path / "out")
+    assert second.parent == first.snapshot and (first.parent is None)
+    status = run("status")
+    assert status["no_longer_online"] == 2 and status["splits"]["train"]["ok"] == 9
+    # The paper's rule: only what is online now.
+    server.heads.clear()
+    dropped = run("refresh", NOW, "--recheck=ok", "--removed=drop")
+    assert dropped["splits"]["train"] == {"clips": 9, "records": 7, "lost": {"gone/http_404": 2}}
+    assert dropped["clips_decoded"] == 0 and "clip0.mp4" not in server.requests
+    third = manifests(tmp_path / "out")[-1]
+    assert standing(tmp_path / "out", third)["clip0"] == ("gone", "http_404")
+    # A build from nothing in the same state has the same shards.
+    run("build", "--num_shards=4", output="anew")
+    (anew,) = manifests(tmp_path / "anew")
+    names = {Path(path).name.rpartition("-")[0]: digest for path, digest in shards(tmp_path / "anew", anew).items()}
+    mine = {Path(path).name.rpartition("-")[0]: digest for path, digest in shards(tmp_path / "out", third).items()}
+    assert anew.labels == ("a", "b", "c") and names == mine
+    # They come back: what was fetched is not fetched again.
+    server.files["clip0.mp4"] = server.files["clip1.mp4"] = server.films[0]
+    server.requests.clear()
+    back = run("refresh", NOW, "--recheck=gone", "--removed=drop")
+    assert back["splits"]["train"]["records"] == 9 and server.requests == []
+
+
+def test_age_and_state_decide_who_is_asked(server, write_clips, run):
+    server.files["there.mp4"] = server.films[0]
+    write_clips({"there": "a", "none": "a"})
+    run("build", "--num_shards=1")
+    server.requests.clear()
+    run("refresh", "--older_than=1d", "--recheck=ok,gone,transient")
+    assert server.requests == server.heads == []
+    run("refresh", NOW, "--recheck=ok")
+    assert server.heads == ["there.mp4"] and server.requests == []
+    run("refresh", NOW, "--recheck=gone")
+    assert server.requests == ["none.mp4"]
+
+
+@pytest.mark.parametrize("key", [None, "DATAAPIKEY", "wrong"])
+def test_youtube_is_asked_as_cheaply_as_it_can_be(make_media, mbt_data, tmp_path, key):
+    film = make_media(tmp_path / "film.mp4", seconds=3)
+    ids = [f"video{number:06d}" for number in range(5)]
+    lines = ["video_path,start,end,label,id"]
+    lines += [f"https://www.youtube.com/watch?v={name},0,2,a,{name}" for name in ids]
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    words = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out"]
+    if key:
+        (tmp_path / "key").write_text(key + "\n")
+        words.append(f"--youtube_api_key={tmp_path}/key")
+    with FakeYouTube(default=Video(formats={18: film}, seconds=3)) as fake:
+        environment = fake.environment() | {"REQUESTS_CA_BUNDLE": fake.ca_file}
+        assert mbt_data("build", *words, "--num_shards=1", env=environment).returncode == 0
+        lost = Video(playability={"status": "ERROR", "reason": "This video has been removed by the uploader"})
+        fake.videos[ids[0]] = lost
+        fake.counts.clear()
+        done = mbt_data("refresh", *words, NOW, "--recheck=ok", "--removed=drop", "--json", env=environment)
+        assert done.returncode == 0, done.stderr
+        assert fake.counts["media"] == 0
+        # yt-dlp is asked where there is doubt only: about the one that is lost, or about all if the key is no good.
+        asked = {None: (5, 0, 1), "DATAAPIKEY": (0, 1, 1), "wrong": (0, 1, 5)}[key]
+        assert (fake.counts["oembed"], fake.counts["data_api"], fake.counts["watch"]) == asked
+    assert json.loads(done.stdout)["splits"]["train"]["lost"] == {"gone/removed_by_uploader": 1}
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"DATAAPIKEY" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("moments", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_the_old_snapshot_stays_and_the_new_one_is_whole(server, write_clips, run, tmp_path, moments):
+    for number in range(40):
+        server.files[f"clip{number}.mp4"] = server.films[number % 6]
+    write_clips({f"clip{number}": "a" for number in range(30)})
+    run("build", "--num_shards=4")
+    root = tmp_path / "out"
+    (old,) = manifests(root)
+    before = shards(root, old)
+    write_clips({f"clip{number}": "ab"[number % 2] for number in range(40)})
+    command = [MBT_DATA, "refresh", f"--annotations={tmp_path}/clips.csv", f"--output={root}", NOW]
+    for moment in range(moments):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(2.5 + 3.0 * moment / moments)
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        psutil.wait_procs(children, timeout=20)
+        ledger.read(str(root))
+        for manifest in manifests(root):  # each that is there is whole
+            assert len(shards(root, manifest)) == 8
+            for split in manifest.splits.values():
+                for shard in split.shards:
+                    with open(root / shard.path, "rb") as file:
+                        assert sum(1 for _ in read_records(file)) == shard.num_records
+        assert shards(root, old) == before
+    assert run("refresh", NOW)["splits"]["train"]["records"] == 40
+    assert shards(root, old) == before
+
+
+def test_media_may_be_deleted_once_they_are_in_shards(server, write_clips, run, tmp_path):
+    for number in range(6):
+        server.files[f"clip{number}.mp4"] = server.films[number]
+    labels = {f"clip{number}": "a" for number in range(5)}
+    write_clips(labels)
+    root = tmp_path / "out"
+    run("build", "--num_shards=2", "--keep_media=no")
+    assert not list((root / "media").rglob("*.mp4"))
+    server.requests.clear()
+    assert run("build", "--keep_media=no")["new"] is False and server.requests == []
+    # A new clip and a new label: what the shards hold is taken from there.
+    write_clips(labels | {"clip1": "b", "clip5": "a"})
+    built = run("build", "--keep_media=no")
+    assert server.requests == ["clip5.mp4"] and built["clips_decoded"] == 1 and built["clips_relabelled"] == 1
+    # Where they do not have it, it is fetched again.
+    newest = manifests(root)[-1]
+    for split in newest.splits.values():
+        for shard in split.shards:
+            (root / shard.path).unlink()
+            (root / shard.index_path).unlink()
+    server.requests.clear()
+    built = run("build", "--keep_media=no")
+    assert sorted(server.requests) == [f"clip{number}.mp4" for number in range(6)]
+    assert built["splits"]["train"]["records"] == 6 and not list((root / "media").rglob("*.mp4"))
+    run("build", "--num_shards=2", output="anew")
+    (anew,) = manifests(tmp_path / "anew")
+    mine = shards(root, manifests(root)[-1])
+    assert shards(tmp_path / "anew", anew) == mine

@@ -1,0 +1,120 @@
+"""`mbt-train evaluate --clips`: exactly the clips of a list, or a refusal."""
+
+import csv
+import hashlib
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbt.schemas.fakes import FakeClip, write_snapshot
+from mbt.train.main import main
+
+SMALL = [
+    "--config.data.seconds=0.4",
+    "--config.data.frames=2",
+    "--config.data.crop=16",
+    "--config.model.width=16",
+    "--config.model.depth=1",
+    "--config.model.heads=2",
+    "--config.model.mlp_dim=16",
+    "--config.model.fusion_layer=0",
+    "--config.train.batch_size=4",
+    "--config.train.eval_batch_size=3",
+    "--config.train.steps=2",
+]
+NAMES = [f'clip, "{number}"' for number in range(4, 11)]  # a comma and quotes, as an id may have
+
+
+def fake_clip(number: int, name: str) -> FakeClip:
+    random = np.random.default_rng(number)
+    file = io.BytesIO()
+    Image.fromarray(random.integers(0, 255, (20, 24, 3), np.uint8)).save(file, "JPEG")
+    mel = random.normal(-5, 2, (80, 128)).astype(np.float32)
+    return FakeClip(id=name, jpegs=[file.getvalue()] * 20, size=(20, 24), mel=mel, labels=(number % 3,))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> pathlib.Path:
+    """A trained run on a split of seven clips, beside a dataset with four of them."""
+    folder = tmp_path_factory.mktemp("chosen")
+    train = [fake_clip(number, f"train-{number}") for number in range(4)]
+    test = [fake_clip(number, name) for number, name in enumerate(NAMES, 4)]
+    write_snapshot(folder / "all", {"train": train, "test": test}, ("a", "b", "c"))
+    write_snapshot(folder / "some", {"train": train, "test": test[1:5]}, ("a", "b", "c"))
+    root = f"--config.data.root={folder / 'all'}"
+    assert main(["train", "--config=demo", f"--workdir={folder / 'run'}", root, *SMALL]) == 0
+    return folder / "run"
+
+
+def write_list(path: pathlib.Path, rows: list[tuple[str, str]]) -> pathlib.Path:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("split", "id"), *rows])
+    return path
+
+
+def evaluate(run: pathlib.Path, capsys, *flags: str) -> tuple[int, dict, str]:
+    capsys.readouterr()
+    status = main(["evaluate", f"--workdir={run}", "--json", *flags])
+    out, err = capsys.readouterr()
+    return status, json.loads(out) if out else {}, err
+
+
+def test_the_listed_clips_and_no_others(run, tmp_path, capsys):
+    """Their scores are those of a dataset that holds nothing else."""
+    chosen = write_list(tmp_path / "list.csv", [("test", name) for name in NAMES[1:5]] + [("train", "train-0")])
+    status, result, err = evaluate(run, capsys, f"--clips={chosen}")
+    assert status == 0
+    assert "4 of the 4 clips of split test are in snapshot first" in err
+    assert (result["clips"], result["missing"]) == (4, 0)
+    assert result["clips_sha256"] == hashlib.sha256(chosen.read_bytes()).hexdigest()
+    _, alone, _ = evaluate(run, capsys, f"--data_root={run.parent / 'some'}")
+    scores = ("map", "top1", "top5", "clips", "classes")
+    assert [result[name] for name in scores] == pytest.approx([alone[name] for name in scores])
+    _, everything, _ = evaluate(run, capsys)
+    assert everything["clips"] == 7 and "clips_sha256" not in everything
+    written = run / "evaluations" / f"test-2views-{result['clips_sha256'][:12]}.json"
+    assert json.loads(written.read_text()) == result
+
+
+def test_the_order_of_the_list_changes_nothing(run, tmp_path, capsys):
+    rows = [("test", name) for name in NAMES]
+    _, all_listed, _ = evaluate(run, capsys, f"--clips={write_list(tmp_path / 'a.csv', rows[::-1])}")
+    _, everything, _ = evaluate(run, capsys)
+    assert all_listed == everything | {"clips_sha256": all_listed["clips_sha256"], "missing": 0}
+
+
+def test_missing_clips_are_refused_unless_allowed(run, tmp_path, capsys):
+    chosen = write_list(tmp_path / "list.csv", [("test", name) for name in (*NAMES[:2], "vanished")])
+    before = sorted((run / "evaluations").glob("*"))
+    status, _, err = evaluate(run, capsys, f"--clips={chosen}")
+    assert status == 2
+    assert "2 of the 3 clips" in err and "'vanished' is not" in err and "--allow_missing" in err
+    assert sorted((run / "evaluations").glob("*")) == before
+    status, result, _ = evaluate(run, capsys, f"--clips={chosen}", "--allow_missing")
+    assert (status, result["clips"], result["missing"]) == (0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (None, "No such file"),
+        ("", "not a CSV of split,id"),
+        ("id,split\na,test\n", "its first line is not split,id"),
+        ("split,id\ntest,a,b\n", "not a CSV of split,id"),
+        ('split,id\ntest,"a\n', "not a CSV of split,id"),
+        ("split,id\ntest,caf\xe9\n", "not a CSV of split,id"),
+        ("split,id\ntrain,train-0\n", "names no clip of split test"),
+        ("split,id\ntest,vanished\n", "0 of the 1 clips"),
+    ],
+)
+def test_other_files_are_refused(run, tmp_path, capsys, text, complaint):
+    path = tmp_path / "list.csv"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    status, _, err = evaluate(run, capsys, f"--clips={path}", "--allow_missing")
+    assert status == 2
+    assert complaint in err.replace("\n", " ")
