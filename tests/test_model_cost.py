@@ -92,6 +92,7 @@ def test_one_model_is_one_row():
     ("words", "message"),
     [
         (["--plot=x.png"], "--plot=x.png: only a sweep is drawn"),
+        (["--sweep=fusion_layer", "--plot=absent/x.png"], "--plot=absent/x.png: there is no folder absent"),
         (["--sweep=fusion_layer", "--config.modalities=rgb"], "rgb alone has nothing to fuse"),
         (["--config.model.fusion=late"], "fusion must be bottleneck or cross_attention or self_attention; got late"),
     ],

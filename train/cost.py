@@ -33,8 +33,13 @@ def sweep(config_name: str, overrides: list[str], plot: pathlib.Path | None) -> 
     Args:
       config_name: path or name of a config.
       overrides: `--config.KEY=VALUE` flags.
-      plot: a picture to draw, or None.
+      plot: a PNG to draw, or None.
+
+    Raises:
+      UsageError: the config is wrong or has one modality, or there is no folder for the plot.
     """
+    if plot and not plot.absolute().parent.is_dir():
+        raise UsageError(f"--plot={plot}: there is no folder {plot.parent}; make it first")
     model = _model(config_name, overrides)
     if len(model.modalities) == 1:
         raise UsageError(f"--sweep=fusion_layer: {model.names[0]} alone has nothing to fuse; give two modalities")
@@ -70,7 +75,7 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
         axes.plot(*zip(*line, strict=True), STYLES[fusion], label=fusion.replace("_", " "))
     axes.set(xlabel="fusion layer", ylabel="GMAC of matrix products, forward, one clip", ylim=(0, None))
     axes.legend()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, format="png")
 
 
 def _model(config_name: str, overrides: list[str]) -> MBTConfig:
