@@ -80,6 +80,11 @@ def default_config() -> ConfigDict:
             "init": {
                 "vit": "",  # .npz of a ViT that every modality starts from; "" for random weights
             },
+            "mixup": {
+                "alpha": 0.0,  # of the weight's Beta distribution; 0 for no mixup
+                "by_modality": False,  # modality mixup: a weight for each modality, labels mixed likewise
+                "group": 8,  # neighbours in the batch among which examples are mixed; a divisor of the batch size
+            },
             "loss": {
                 "name": "bce",  # bce: any number of labels per clip; ce: exactly one
                 "label_smoothing": 0.0,
@@ -232,7 +237,7 @@ def _size(model: ConfigDict) -> Size:
 
 def _rules(config: ConfigDict):
     """(key, whether it holds, what it must be)."""
-    data, train, optim = config.data, config.train, config.optim
+    data, train, optim, mixup = config.data, config.train, config.optim, config.mixup
     names = tuple(config.modalities)
     known = len(set(names)) == len(names) and set(names) <= {RGB, SPECTROGRAM}
     yield "modalities", names and known, f"{RGB}, {SPECTROGRAM} or ('{RGB}', '{SPECTROGRAM}')"
@@ -241,6 +246,11 @@ def _rules(config: ConfigDict):
     yield "loss.name", config.loss.name in ("bce", "ce"), "bce or ce"
     yield "loss.on", config.loss.on in ("modality", "mean_logits"), "modality or mean_logits"
     yield "loss.label_smoothing", 0 <= config.loss.label_smoothing < 1, "in [0, 1)"
+    yield "mixup.alpha", 0 <= mixup.alpha < math.inf, "0 or more"
+    own = config.model.pooling == "cls" and config.loss.on == "modality"
+    yield "mixup.by_modality", not mixup.by_modality or own, "False without logits of each modality (cls, loss.on)"
+    divides = mixup.group > 0 and train.batch_size % mixup.group == 0
+    yield "mixup.group", mixup.alpha == 0 or divides, "a divisor of config.train.batch_size"
     yield "optim.name", optim.name in ("sgd", "adamw"), "sgd or adamw"
     yield "optim.learning_rate", 0 <= optim.learning_rate < math.inf, "0 or more"
     yield "optim.warmup", 0 <= optim.warmup <= 1, "in [0, 1]"

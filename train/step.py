@@ -15,7 +15,11 @@ from mbt.model.weights import WeightsError
 from mbt.train.config import RGB, SPECTROGRAM, model_config
 from mbt.train.errors import UsageError
 from mbt.train.loss import loss_of
+from mbt.train.mixup import draw_weights, mix_batch
 from mbt.train.optim import make_optimizer, make_schedule
+
+# What mixup's draws are keyed by, beside the step; the layers of the model take the numbers from 0.
+MIXUP = 1_000_000
 
 
 class State(NamedTuple):
@@ -78,6 +82,16 @@ def model_inputs(state: State, batch: dict[str, jax.Array]) -> dict[str, jax.Arr
     return inputs
 
 
+def mixed(config: ConfigDict, key: jax.Array, inputs: dict[str, jax.Array], labels: jax.Array):
+    """Inputs, and labels (B, K) or such by modality, after the mixup that the config asks for."""
+    mixup = config.mixup
+    if mixup.alpha == 0:
+        return inputs, labels
+    groups = labels.shape[0] // mixup.group
+    weights = draw_weights(key, tuple(inputs), groups=groups, alpha=mixup.alpha, by_modality=mixup.by_modality)
+    return mix_batch(inputs, labels, weights)
+
+
 def make_train_step(config: ConfigDict) -> Callable[[State, dict], tuple[State, dict]]:
     """The jitted training step of a resolved config: (state, batch) to (state, metrics); the old state is consumed."""
     graph = model_graph(config)
@@ -87,11 +101,11 @@ def make_train_step(config: ConfigDict) -> Callable[[State, dict], tuple[State, 
 
     def train_step(state: State, batch: dict[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        inputs = model_inputs(state, batch)
+        inputs, labels = mixed(config, jax.random.fold_in(key, MIXUP), model_inputs(state, batch), batch["labels"])
 
         def loss_fn(params):
             outputs = nnx.merge(graph, params)(inputs, key=key)
-            return loss_of(outputs, batch["labels"], **loss_options)
+            return loss_of(outputs, labels, **loss_options)
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
