@@ -108,10 +108,10 @@ class MBT(nnx.Module):
         return run(self.block(layer, m), z, context, key)
 
 
-def split_heads(logits: jax.Array, config: MBTConfig) -> list[jax.Array]:
-    """Logits (B, K) by head, (B, K_h) each, in the order of `config.head_sizes`."""
-    ends = [sum(config.head_sizes[: i + 1]) for i in range(len(config.head_sizes) - 1)]
-    return jnp.split(logits, ends, axis=-1)
+def split_heads(values: jax.Array, head_sizes: tuple[int, ...]) -> list[jax.Array]:
+    """Logits or labels (B, K) by head, (B, K_h) each; without sizes all are one head's."""
+    ends = [sum(head_sizes[: i + 1]) for i in range(len(head_sizes) - 1)]
+    return jnp.split(values, ends, axis=-1)
 
 
 def _make_layer(config: MBTConfig, layer: int, rngs: nnx.Rngs) -> nnx.Dict:

@@ -339,3 +339,38 @@ def test_the_references_own_parameters_through_a_checkpoint_file(tmp_path):
     model = MBT(scenic_config(read, fusion_layer=text["fusion_layer"], shapes=shapes), rngs=nnx.Rngs(0))
     load_scenic(model, read)
     np.testing.assert_allclose(model(inputs)["logits"], arrays["logits"], atol=1e-5)
+
+
+def test_bottlenecks_that_late_fusion_has_no_use_for_are_left():
+    model = MBT(scenic_config(scenic_arrays(), fusion_layer=DEPTH, shapes=SHAPES), rngs=nnx.Rngs(0))
+    load_scenic(model, scenic_arrays())
+    assert not model.config.has_bottlenecks
+
+
+def test_a_model_of_one_modality_has_a_cls_without_a_suffix():
+    arrays = {name: array for name, array in scenic_arrays().items() if "_spectrogram" in name or "cls" not in name}
+    arrays = {name: array for name, array in arrays.items() if not alone_of_rgb(name)} | {"cls": scenic_arrays()["cls"]}
+    config = scenic_config(arrays, fusion_layer=0, shapes=SHAPES)
+    model = MBT(config, rngs=nnx.Rngs(0))
+    load_scenic(model, arrays)
+    assert config.names == ("spectrogram",)
+    np.testing.assert_array_equal(model.tokens["spectrogram"].cls[...], arrays["cls"])
+
+
+def alone_of_rgb(name: str) -> bool:
+    part = name.removeprefix("Transformer/").split("/")[0]
+    return part.startswith(("embedding", "posembed", "encoderblock")) and not part.endswith("_spectrogram")
+
+
+def test_modalities_that_share_their_layers():
+    arrays = {name: array for name, array in scenic_arrays().items() if not unshared(name)}
+    config = scenic_config(arrays, fusion_layer=1, shapes=SHAPES)
+    assert (config.fusion, config.share_before, config.share_after) == ("bottleneck", True, True)
+    model = MBT(config, rngs=nnx.Rngs(0))
+    load_scenic(model, arrays)
+    arrays.pop("bottleneck")
+    assert scenic_config(arrays, fusion_layer=1, shapes=SHAPES).fusion == "self_attention"
+
+
+def unshared(name: str) -> bool:
+    return "encoderblock" in name and "_spectrogram" in name

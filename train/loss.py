@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mbt.model.mbt import split_heads
+
 
 def smooth(labels: jax.Array, smoothing: float) -> jax.Array:
     """Label smoothing: y (1 - s) + s / K."""
@@ -24,7 +26,13 @@ LOSSES = {"bce": binary_cross_entropy, "ce": cross_entropy}
 
 
 def loss_of(
-    outputs: dict, labels: dict[str, jax.Array] | jax.Array, *, name: str, smoothing: float, on: str
+    outputs: dict,
+    labels: dict[str, jax.Array] | jax.Array,
+    *,
+    name: str,
+    smoothing: float,
+    on: str,
+    heads: tuple[int, ...] = (),
 ) -> jax.Array:
     """Loss of a model's outputs.
 
@@ -34,9 +42,14 @@ def loss_of(
       name: "bce" or "ce".
       smoothing: of the labels.
       on: "modality" for each modality's own logits, the losses averaged; "mean_logits" for the averaged logits.
+      heads: sizes of several heads, whose losses are averaged; () for one.
     """
     by_modality = outputs["logits_by_modality"] if on == "modality" else {"all": outputs["logits"]}
     targets = labels if isinstance(labels, dict) else dict.fromkeys(by_modality, labels)
     first = next(iter(targets.values()))
-    losses = [LOSSES[name](logits, smooth(targets.get(m, first), smoothing)) for m, logits in by_modality.items()]
+    losses = [
+        LOSSES[name](logits, smooth(target, smoothing))
+        for m, x in by_modality.items()
+        for logits, target in zip(split_heads(x, heads), split_heads(targets.get(m, first), heads), strict=True)
+    ]
     return jnp.stack(losses).mean()

@@ -97,6 +97,7 @@ def make_train_step(config: ConfigDict) -> Callable[[State, dict], tuple[State, 
     graph = model_graph(config)
     optimizer, schedule = make_optimizer(config), make_schedule(config)
     loss_options = {"name": config.loss.name, "smoothing": config.loss.label_smoothing, "on": config.loss.on}
+    loss_options["heads"] = tuple(config.model.head_sizes)
     seed = config.seed
 
     def train_step(state: State, batch: dict[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
