@@ -2,7 +2,12 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
+
+Fusion = Literal["bottleneck", "cross_attention", "self_attention"]
+BottleneckUpdate = Literal["mean", "in_turn"]
+Pooling = Literal["cls", "gap"]
+AttentionName = Literal["auto", "xla", "cudnn"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,43 +85,90 @@ class MBTConfig:
     Attributes:
       modalities: one or more inputs; with one, the model is a plain ViT on it.
       size: of the transformer; `SIZES` has the published ones by name.
-      num_classes: outputs of the head.
-      fusion_layer: L_f, the first layer (from 0) that exchanges; L for late fusion.
+      num_classes: outputs of the head, K.
+      head_sizes: where the outputs are several heads side by side, their sizes, e.g. (97, 300) for verbs and nouns.
+      fusion: strategy of the layers from L_f on (section 3.2).
+      fusion_layer: L_f, the first layer (from 0) that fuses; L for late fusion.
       num_bottlenecks: B, bottleneck tokens.
+      bottleneck_update: "mean" averages the copies that the modalities updated (Eq. 9); "in_turn" hands the
+        bottlenecks from modality to modality, in the order of `modalities`.
+      share_before: one set of weights for all modalities in the layers before L_f.
+      share_after: likewise from L_f on. Self-attention always shares there.
+      pooling: "cls" scores each modality's CLS token and averages the logits; "gap" scores the mean of all patches
+        of all modalities, and there are no CLS tokens.
+      pre_logits: width of a tanh layer before the head; 0 for none.
       stochastic_depth: probability of dropping a residual branch of the last layer; linear from 0 at the first.
+      rescale_kept: divides a residual branch that is kept by the probability of keeping it.
+      remat: keeps only the inputs of each layer for the backward pass, and computes the rest again.
       dtype: of activations, "float32" or "bfloat16"; parameters, LayerNorm statistics, softmax and logits are
         always float32.
-      attention: implementation of `jax.nn.dot_product_attention`: "xla" or "cudnn".
+      attention: implementation of `jax.nn.dot_product_attention`: "xla", "cudnn", or "auto", which takes cuDNN for
+        bfloat16 on an NVIDIA GPU and XLA elsewhere.
     """
 
     modalities: tuple[Modality, ...]
     size: Size
     num_classes: int
+    head_sizes: tuple[int, ...] = ()
+    fusion: Fusion = "bottleneck"
     fusion_layer: int = 8
     num_bottlenecks: int = 4
+    bottleneck_update: BottleneckUpdate = "mean"
+    share_before: bool = False
+    share_after: bool = False
+    pooling: Pooling = "cls"
+    pre_logits: int = 0
     stochastic_depth: float = 0.0
-    dtype: str = "float32"
-    attention: Literal["xla", "cudnn"] = "xla"
+    rescale_kept: bool = False
+    remat: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: AttentionName = "auto"
 
     def __post_init__(self):
-        names = [modality.name for modality in self.modalities]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"modalities must be one or more, with different names; got {names}")
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError(f"modalities must be one or more, with different names; got {list(self.names)}")
         if not 0 <= self.fusion_layer <= self.size.depth:
             raise ValueError(f"fusion_layer must be in 0..{self.size.depth}; got {self.fusion_layer}")
-        if self.num_bottlenecks < 0:
-            raise ValueError(f"num_bottlenecks must be 0 or more; got {self.num_bottlenecks}")
         if not 0 <= self.stochastic_depth < 1:
             raise ValueError(f"stochastic_depth must be in [0, 1); got {self.stochastic_depth}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype must be float32 or bfloat16; got {self.dtype}")
-        if self.attention not in ("xla", "cudnn"):
-            raise ValueError(f"attention must be xla or cudnn; got {self.attention}")
+        if self.head_sizes and sum(self.head_sizes) != self.num_classes:
+            raise ValueError(f"head_sizes {self.head_sizes} must add up to num_classes; got {self.num_classes}")
+        for name in ("num_bottlenecks", "pre_logits"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
+        self._check_words()
+
+    def _check_words(self) -> None:
+        """Refuses a word that is not one of an attribute's."""
+        for field in dataclasses.fields(self):
+            words, value = get_args(field.type), getattr(self, field.name)
+            if words and isinstance(words[0], str) and value not in words:
+                raise ValueError(f"{field.name} must be {' or '.join(words)}; got {value}")
 
     @property
-    def fuses(self) -> bool:
-        """Whether any layer exchanges."""
-        return len(self.modalities) > 1 and self.num_bottlenecks > 0 and self.fusion_layer < self.size.depth
+    def names(self) -> tuple[str, ...]:
+        """Of the modalities."""
+        return tuple(modality.name for modality in self.modalities)
+
+    @property
+    def has_bottlenecks(self) -> bool:
+        """Whether there are bottleneck tokens."""
+        return self.fusion == "bottleneck" and self.num_bottlenecks > 0 and self._fuses_somewhere
+
+    @property
+    def _fuses_somewhere(self) -> bool:
+        return len(self.modalities) > 1 and self.fusion_layer < self.size.depth
+
+    def fuses(self, layer: int) -> bool:
+        """Whether the modalities meet in a layer."""
+        meets = self.has_bottlenecks if self.fusion == "bottleneck" else self._fuses_somewhere
+        return meets and layer >= self.fusion_layer
+
+    def shares(self, layer: int) -> bool:
+        """Whether all modalities use one set of weights in a layer."""
+        if layer < self.fusion_layer:
+            return self.share_before
+        return self.share_after or (self.fusion == "self_attention" and self.fuses(layer))
 
     def drop_rate(self, layer: int) -> float:
         """Stochastic depth of a layer's residual branches."""

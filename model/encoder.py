@@ -1,6 +1,6 @@
 """The pre-LN transformer layer.
 
-B batch, T tokens, D width, N heads, H width of a head.
+B batch, T tokens, S tokens of the context, D width, N heads.
 """
 
 from typing import Any
@@ -9,38 +9,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mbt.model.attention import Attention
 from mbt.model.config import MBTConfig
 
 LAYER_NORM_EPSILON = 1e-6
 
 
-def layer_norm(config: MBTConfig, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(width: int, dtype: str, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """LN over the width, with float32 statistics."""
-    return nnx.LayerNorm(config.size.width, epsilon=LAYER_NORM_EPSILON, dtype=jnp.dtype(config.dtype), rngs=rngs)
-
-
-class Attention(nnx.Module):
-    """MSA: multi-head self-attention."""
-
-    def __init__(self, config: MBTConfig, *, rngs: nnx.Rngs):
-        width, heads = config.size.width, config.size.heads
-        inner = (heads, width // heads)
-        options: dict[str, Any] = {
-            "dtype": jnp.dtype(config.dtype),
-            "kernel_init": nnx.initializers.xavier_uniform(),
-            "rngs": rngs,
-        }
-        self.query = nnx.LinearGeneral(width, inner, **options)
-        self.key = nnx.LinearGeneral(width, inner, **options)
-        self.value = nnx.LinearGeneral(width, inner, **options)
-        self.out = nnx.LinearGeneral(inner, width, axis=(-2, -1), **options)
-        self.implementation = config.attention
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, T, D) to (B, T, D)."""
-        q_BTNH, k_BTNH, v_BTNH = self.query(x), self.key(x), self.value(x)
-        y_BTNH = jax.nn.dot_product_attention(q_BTNH, k_BTNH, v_BTNH, implementation=self.implementation)
-        return self.out(y_BTNH)
+    return nnx.LayerNorm(width, epsilon=LAYER_NORM_EPSILON, dtype=jnp.dtype(dtype), rngs=rngs)
 
 
 class MLP(nnx.Module):
@@ -61,34 +38,67 @@ class MLP(nnx.Module):
         return self.contract(jax.nn.gelu(self.expand(x), approximate=True))
 
 
-def drop_branch(branch: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+def drop_branch(branch: jax.Array, rate: float, key: jax.Array | None, *, rescale: bool = False) -> jax.Array:
     """Stochastic depth: zeroes the branch of each example with probability `rate`.
 
-    What is kept is not rescaled by 1 / (1 - rate). Without a key nothing is dropped.
+    Args:
+      branch: (B, T, D).
+      rate: of dropping.
+      key: None drops nothing.
+      rescale: divides what is kept by 1 - rate; the reference does not.
     """
     if key is None or rate == 0:
         return branch
     keep_B11 = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1))
-    return jnp.where(keep_B11, branch, 0)
+    return jnp.where(keep_B11, branch / (1 - rate) if rescale else branch, 0)
 
 
 class Block(nnx.Module):
-    """One layer (Eq. 2, 3): y = MSA(LN(z)) + z; z' = MLP(LN(y)) + y."""
+    """One layer (Eq. 2, 3): y = MSA(LN(z)) + z; z' = MLP(LN(y)) + y.
+
+    With a context it is that of cross-attention (Eq. 5, 6): y = MCA(LN(z); LN([z || context])) + z. Queries, output
+    and MLP are computed for z alone.
+    """
 
     def __init__(self, config: MBTConfig, layer: int, *, rngs: nnx.Rngs):
-        self.attention_norm = layer_norm(config, rngs=rngs)
+        width = config.size.width
+        self.attention_norm = layer_norm(width, config.dtype, rngs=rngs)
         self.attention = Attention(config, rngs=rngs)
-        self.mlp_norm = layer_norm(config, rngs=rngs)
+        self.mlp_norm = layer_norm(width, config.dtype, rngs=rngs)
         self.mlp = MLP(config, rngs=rngs)
         self.drop_rate = config.drop_rate(layer)
+        self.rescale = config.rescale_kept
 
-    def __call__(self, z: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, z: jax.Array, context: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
         """Maps (B, T, D) to (B, T, D).
 
         Args:
           z: tokens.
+          context: (B, S, D), what they attend to beside themselves.
           key: turns stochastic depth on, drawn for each example and each of the two branches.
         """
+        own_BTD, all_BSD = self._normed(z, context)
+        return self._add(z, self.attention(own_BTD, all_BSD), key)
+
+    def with_weights(self, z: jax.Array, context: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Without stochastic depth: the new tokens, and the attention (B, N, T, T + S) float32 that led to them."""
+        own_BTD, all_BSD = self._normed(z, context)
+        branch_BTD, weights_BNTS = self.attention.with_weights(own_BTD, all_BSD)
+        return self._add(z, branch_BTD, None), weights_BNTS
+
+    def _normed(self, z: jax.Array, context: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """LN(z) and LN([z || context])."""
+        if context is None:
+            own_BTD = self.attention_norm(z)
+            return own_BTD, own_BTD
+        all_BSD = self.attention_norm(jnp.concatenate([z, context], axis=1))
+        return all_BSD[:, : z.shape[1]], all_BSD
+
+    def _add(self, z: jax.Array, branch: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Both residual sums, from the attention's output on."""
         attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
-        y_BTD = z + drop_branch(self.attention(self.attention_norm(z)), self.drop_rate, attention_key)
-        return y_BTD + drop_branch(self.mlp(self.mlp_norm(y_BTD)), self.drop_rate, mlp_key)
+        y_BTD = z + self._drop(branch, attention_key)
+        return y_BTD + self._drop(self.mlp(self.mlp_norm(y_BTD)), mlp_key)
+
+    def _drop(self, branch: jax.Array, key: jax.Array | None) -> jax.Array:
+        return drop_branch(branch, self.drop_rate, key, rescale=self.rescale)

@@ -2,11 +2,14 @@
 
 B batch, T_m tokens of modality m (its CLS first), F bottleneck tokens, D width, L layers, K classes.
 
-    tokens    z_m = [z_cls, E x_1, ..., E x_N] + p           `tokens.py`    Eq. 1, 4
-    layers    l <  L_f: every modality on its own            `encoder.py`   Eq. 2, 3
-              l >= L_f: exchange through the bottlenecks     `fusion.py`    Eq. 7-9
+    tokens    z_m = [z_cls, E x_1, ..., E x_N] + p           `tokens.py`     Eq. 1, 4
+    layers    l <  L_f: every modality on its own            `encoder.py`    Eq. 2, 3
+              l >= L_f: cross-attention to all, or           `fusion.py`     Eq. 5, 6
+                        exchange through the bottlenecks     `fusion.py`     Eq. 7-9
     head      LN; the CLS of every modality through one shared linear map; logits averaged
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +17,13 @@ from flax import nnx
 
 from mbt.model.config import MBTConfig
 from mbt.model.encoder import Block, layer_norm
-from mbt.model.fusion import bottleneck_layer, unimodal_layer
+from mbt.model.fusion import Stream, fuse
 from mbt.model.tokens import Tokens
+
+# The name of the one set of weights in layers that share it.
+SHARED = "shared"
+# The name of the one vector of logits under GAP, among the logits by modality.
+ALL = "all"
 
 
 class MBT(nnx.Module):
@@ -29,21 +37,19 @@ class MBT(nnx.Module):
     """
 
     def __init__(self, config: MBTConfig, *, rngs: nnx.Rngs):
-        width, dtype = config.size.width, jnp.dtype(config.dtype)
+        width = config.size.width
         self.config = config
-        self.tokens = nnx.Dict({m.name: Tokens(m, width, dtype=dtype, rngs=rngs) for m in config.modalities})
-        self.layers = nnx.List(
-            [
-                nnx.Dict({m.name: Block(config, layer, rngs=rngs) for m in config.modalities})
-                for layer in range(config.size.depth)
-            ]
-        )
-        if config.fuses:
+        self.tokens = nnx.Dict({m.name: Tokens(m, config, rngs=rngs) for m in config.modalities})
+        self.layers = nnx.List([_make_layer(config, layer, rngs) for layer in range(config.size.depth)])
+        if config.has_bottlenecks:
             bottlenecks = nnx.initializers.normal(0.02)(rngs.params(), (1, config.num_bottlenecks, width))
             self.bottlenecks = nnx.Param(bottlenecks)
-        self.norm = layer_norm(config, rngs=rngs)
+        self.norm = layer_norm(width, "float32", rngs=rngs)
+        if config.pre_logits:
+            self.pre_logits = nnx.Linear(width, config.pre_logits, rngs=rngs)
         # At zero, every class starts at the same score and the first steps only fit the class frequencies.
-        self.head = nnx.Linear(width, config.num_classes, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        zeros = nnx.initializers.zeros
+        self.head = nnx.Linear(config.pre_logits or width, config.num_classes, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, inputs: dict[str, jax.Array], *, key: jax.Array | None = None) -> dict:
         """Runs the model.
@@ -54,38 +60,60 @@ class MBT(nnx.Module):
 
         Returns:
           `logits`: (B, K) float32, averaged over modalities.
-          `logits_by_modality`: (B, K) float32 each.
-          `cls`: (B, D) each, after the last LayerNorm.
-          `tokens`: (B, T_m, D) each, likewise.
+          `logits_by_modality`: (B, K) float32 each; under GAP one, named "all".
+          `pre_logits`: (B, D) float32 each, what the head sees.
+          `tokens`: (B, T_m, D) float32 each, after the last LayerNorm.
         """
-        z = {name: tokens(inputs[name]) for name, tokens in self.tokens.items()}
-        z = {name: self.norm(tokens) for name, tokens in self.encode(z, key).items()}
-        cls = {name: tokens[:, 0] for name, tokens in z.items()}
-        logits = {name: self.head(token.astype(jnp.float32)) for name, token in cls.items()}
+        stream = self.embed(inputs)
+        for layer in range(self.config.size.depth):
+            stream = fuse(self.config, layer, functools.partial(self._apply, layer, key), stream)
+        return self.classify({m: self.norm(tokens) for m, tokens in stream.z.items()})
+
+    def embed(self, inputs: dict[str, jax.Array]) -> Stream:
+        """What the first layer gets."""
+        z = {m: self.tokens[m](inputs[m]) for m in self.config.names}
+        if not self.config.has_bottlenecks:
+            return Stream(z, None)
+        batch = next(iter(z.values())).shape[0]
+        bottlenecks_1FD = self.bottlenecks[...].astype(self.config.dtype)
+        return Stream(z, jnp.broadcast_to(bottlenecks_1FD, (batch, *bottlenecks_1FD.shape[1:])))
+
+    def block(self, layer: int, m: str) -> Block:
+        """The weights of a modality in a layer."""
+        return self.layers[layer][SHARED if self.config.shares(layer) else m]
+
+    def classify(self, tokens: dict[str, jax.Array]) -> dict:
+        """From tokens after the last LayerNorm to all outputs; see `__call__`."""
+        pooled = self._pool(tokens)
+        if self.config.pre_logits:
+            pooled = {m: jnp.tanh(self.pre_logits(x)) for m, x in pooled.items()}
+        logits = {m: self.head(x) for m, x in pooled.items()}
         return {
             "logits": sum(logits.values()) / len(logits),
             "logits_by_modality": logits,
-            "cls": cls,
-            "tokens": z,
+            "pre_logits": pooled,
+            "tokens": tokens,
         }
 
-    def encode(self, z: dict[str, jax.Array], key: jax.Array | None = None) -> dict[str, jax.Array]:
-        """All layers: tokens by modality, each (B, T_m, D), to the same."""
-        if self.config.fuses:
-            batch = next(iter(z.values())).shape[0]
-            fsn_BFD = jnp.broadcast_to(self.bottlenecks[...], (batch, *self.bottlenecks.shape[1:]))
-            fsn_BFD = fsn_BFD.astype(self.config.dtype)
-        for layer, blocks in enumerate(self.layers):
-            keys = self._keys(key, layer)
-            if self.config.fuses and layer >= self.config.fusion_layer:
-                z, fsn_BFD = bottleneck_layer(blocks, z, fsn_BFD, keys)
-            else:
-                z = unimodal_layer(blocks, z, keys)
-        return z
+    def _pool(self, tokens: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        if self.config.pooling == "cls":
+            return {m: z[:, 0] for m, z in tokens.items()}
+        return {ALL: jnp.concatenate([*tokens.values()], axis=1).mean(axis=1)}
 
-    def _keys(self, key: jax.Array | None, layer: int) -> dict[str, jax.Array | None]:
-        """One key for each modality of a layer."""
-        names = [modality.name for modality in self.config.modalities]
-        if key is None:
-            return dict.fromkeys(names)
-        return dict(zip(names, jax.random.split(jax.random.fold_in(key, layer), len(names)), strict=True))
+    def _apply(self, layer: int, key: jax.Array | None, m: str, z: jax.Array, context: jax.Array | None) -> jax.Array:
+        """One layer of one modality."""
+        if key is not None:
+            key = jax.random.fold_in(jax.random.fold_in(key, layer), self.config.names.index(m))
+        run = nnx.remat(Block.__call__) if self.config.remat else Block.__call__
+        return run(self.block(layer, m), z, context, key)
+
+
+def split_heads(values: jax.Array, head_sizes: tuple[int, ...]) -> list[jax.Array]:
+    """Logits or labels (B, K) by head, (B, K_h) each; without sizes all are one head's."""
+    ends = [sum(head_sizes[: i + 1]) for i in range(len(head_sizes) - 1)]
+    return jnp.split(values, ends, axis=-1)
+
+
+def _make_layer(config: MBTConfig, layer: int, rngs: nnx.Rngs) -> nnx.Dict:
+    names = (SHARED,) if config.shares(layer) else config.names
+    return nnx.Dict({name: Block(config, layer, rngs=rngs) for name in names})

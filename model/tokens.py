@@ -1,6 +1,6 @@
 """From inputs to tokens.
 
-B batch, N patches, P values in a patch, D width, C channels.
+B batch, N patches, T tokens, P values in a patch, D width, C channels.
 """
 
 import math
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mbt.model.config import Modality
+from mbt.model.config import MBTConfig, Modality
 
 
 def patchify(x: jax.Array, modality: Modality) -> jax.Array:
@@ -32,24 +32,27 @@ def patchify(x: jax.Array, modality: Modality) -> jax.Array:
 
 
 class Tokens(nnx.Module):
-    """Tokens of one modality (Eq. 1): [z_cls, E x_1, ..., E x_N] + p."""
+    """Tokens of one modality (Eq. 1): [z_cls, E x_1, ..., E x_N] + p; under GAP without z_cls."""
 
-    def __init__(self, modality: Modality, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, modality: Modality, config: MBTConfig, *, rngs: nnx.Rngs):
+        width, has_cls = config.size.width, config.pooling == "cls"
         sides = modality.patch_sides[-len(modality.patch) :]
         values = math.prod(sides) * modality.channels
         kernel = nnx.initializers.lecun_normal()(rngs.params(), (values, width))
-        positions = nnx.initializers.normal(0.02)(rngs.params(), (1, 1 + modality.num_patches, width))
+        positions = nnx.initializers.normal(0.02)(rngs.params(), (1, has_cls + modality.num_patches, width))
         self.modality = modality
-        self.dtype = dtype
+        self.dtype = jnp.dtype(config.dtype)
         self.kernel = nnx.Param(kernel.reshape(*sides, modality.channels, width))
         self.bias = nnx.Param(jnp.zeros(width))
-        self.cls = nnx.Param(jnp.zeros((1, 1, width)))
+        self.cls = nnx.Param(jnp.zeros((1, 1, width))) if has_cls else None
         self.positions = nnx.Param(positions)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, *shape, C) to (B, 1 + N, D)."""
+        """Maps (B, *shape, C) to (B, T, D), T = 1 + N with a CLS token and N without."""
         x_BNP = patchify(x.astype(self.dtype), self.modality)
         kernel_PD = self.kernel[...].reshape(x_BNP.shape[-1], -1).astype(self.dtype)
-        x_BND = x_BNP @ kernel_PD + self.bias.astype(self.dtype)
-        cls_B1D = jnp.broadcast_to(self.cls.astype(self.dtype), (x.shape[0], 1, x_BND.shape[-1]))
-        return jnp.concatenate([cls_B1D, x_BND], axis=1) + self.positions.astype(self.dtype)
+        x_BTD = x_BNP @ kernel_PD + self.bias.astype(self.dtype)
+        if self.cls is not None:
+            cls_B1D = jnp.broadcast_to(self.cls.astype(self.dtype), (x.shape[0], 1, x_BTD.shape[-1]))
+            x_BTD = jnp.concatenate([cls_B1D, x_BTD], axis=1)
+        return x_BTD + self.positions.astype(self.dtype)

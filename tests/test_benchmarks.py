@@ -17,6 +17,7 @@ SMALL = {
     "build_memory.py": ["--clips=1,2"],
     "planning.py": ["--rows=5000"],
     "jpeg_quality.py": ["MEDIA"],
+    "model_speed.py": ["--rounds=1", "--sizes=demo"],
 }
 
 

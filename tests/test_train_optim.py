@@ -59,6 +59,21 @@ def test_losses_equal_the_reference(name, reference):
         assert loss == pytest.approx(values[f"{reference}_{form}_ls0.3"], rel=1e-5), form
 
 
+@needs_golden
+def test_losses_of_two_heads_equal_the_reference():
+    values = np.load(GOLDEN / "losses_metrics.npz")
+    first, both = values["mh_class_splits_cumsum"]
+    options = {"name": "ce", "smoothing": 0.3, "heads": (int(first), int(both - first))}
+    labels = jnp.asarray(values["mh_labels"])
+    single = {"logits": jnp.asarray(values["mh_logits"])}
+    assert loss_of(single, labels, on="mean_logits", **options) == pytest.approx(
+        values["mh_loss_single_ls0.3"], rel=1e-5
+    )
+    by_modality = {"rgb": single["logits"], "spectrogram": jnp.asarray(values["logits_spectrogram"])}
+    loss = loss_of({"logits_by_modality": by_modality}, labels, on="modality", **options)
+    assert loss == pytest.approx(values["mh_loss_dict_ls0.3"], rel=1e-5)
+
+
 def test_a_zero_head_starts_at_527_ln_2():
     logits = jnp.zeros((2, 527))
     outputs = {"logits": logits, "logits_by_modality": {"rgb": logits}}

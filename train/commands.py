@@ -38,6 +38,8 @@ def train(config_name: str, overrides: list[str], workdir: pathlib.Path) -> dict
     eval_records = None
     if config.data.eval_split:
         eval_records = _records(config, manifest, "config.data.eval_split", config.data.eval_split)
+    if old is None and config.init.vit:
+        _refuse_unfit_weights(config)
     with workdir_lib.locked(workdir):
         workdir_lib.write_config(workdir, config)
         result = _run(config, workdir, train_records, eval_records)
@@ -88,6 +90,13 @@ def evaluate(
     folder.mkdir(exist_ok=True)
     workdir_lib.write_json(folder / f"{file_name}.json", result)
     return result
+
+
+def _refuse_unfit_weights(config: ConfigDict) -> None:
+    """Before the workdir has a config that a corrected one would not agree with."""
+    from mbt.train.step import init_state
+
+    init_state(config)
 
 
 def _manifest_for(given: ConfigDict, old: ConfigDict | None) -> Manifest:

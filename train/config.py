@@ -24,6 +24,8 @@ from mbt.train.errors import UsageError
 RGB = "rgb"
 SPECTROGRAM = "spectrogram"
 CONFIGS_FOLDER = pathlib.Path(__file__).parent / "configs"
+# Keys of `model` that are attributes of `MBTConfig` as they are.
+MODEL_KEYS = tuple(field.name for field in dataclasses.fields(MBTConfig) if field.name not in ("modalities", "size"))
 # A run may go on with other values of these: they change where and how fast, never a number.
 FREE_KEYS = ("data.root", "data.readers", "train.log_every", "train.checkpoint_every")
 
@@ -57,14 +59,31 @@ def default_config() -> ConfigDict:
                 "depth": 0,
                 "heads": 0,
                 "mlp_dim": 0,
-                "patch": (16, 16),  # of a frame, pixels
+                "patch": (16, 16),  # of a frame, pixels; (2, 16, 16) makes tubelets of two frames
                 "spectrogram_patch": (16, 16),  # rows (10 ms each), mel bins
+                "fusion": "bottleneck",  # or cross_attention, self_attention
                 "fusion_layer": 8,  # L_f
                 "num_bottlenecks": 4,  # B
+                "bottleneck_update": "mean",  # of the modalities' copies, or in_turn: from modality to modality
+                "share_before": False,  # one set of weights for all modalities before L_f
+                "share_after": False,  # likewise from L_f on; self_attention always shares there
+                "pooling": "cls",  # or gap: the mean of all patches
+                "pre_logits": 0,  # width of a tanh layer before the head; 0 for none
                 "stochastic_depth": 0.3,
+                "rescale_kept": False,  # divides what stochastic depth keeps by the probability of keeping it
+                "remat": False,  # computes layers again in the backward pass, to save memory
                 "dtype": "float32",  # or bfloat16
-                "attention": "xla",  # or cudnn
+                "attention": "auto",  # cudnn for bfloat16 on NVIDIA, xla elsewhere; or one of these
                 "num_classes": placeholder(int),  # None: the labels of the dataset
+                "head_sizes": (),  # sizes of several heads, e.g. (97, 300); () for one
+            },
+            "init": {
+                "vit": "",  # .npz of a ViT that every modality starts from; "" for random weights
+            },
+            "mixup": {
+                "alpha": 0.0,  # of the weight's Beta distribution; 0 for no mixup
+                "by_modality": False,  # modality mixup: a weight for each modality, labels mixed likewise
+                "group": 8,  # neighbours in the batch among which examples are mixed; a divisor of the batch size
             },
             "loss": {
                 "name": "bce",  # bce: any number of labels per clip; ce: exactly one
@@ -178,6 +197,13 @@ def mel_rows(config: ConfigDict) -> int:
     return max(1, round(config.data.seconds * MEL_ROWS_PER_SECOND))
 
 
+def input_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
+    """Shape of one example without channels, by modality."""
+    frames = (config.data.frames, config.data.crop, config.data.crop)
+    shapes = {RGB: frames, SPECTROGRAM: (mel_rows(config), MEL_BINS)}
+    return {name: shapes[name] for name in config.modalities}
+
+
 def model_config(config: ConfigDict) -> MBTConfig:
     """The model that a resolved config describes.
 
@@ -189,23 +215,19 @@ def model_config(config: ConfigDict) -> MBTConfig:
         return MBTConfig(
             modalities=tuple(_modality(config, name) for name in config.modalities),
             size=_size(model),
-            num_classes=model.num_classes,
-            fusion_layer=model.fusion_layer,
-            num_bottlenecks=model.num_bottlenecks,
-            stochastic_depth=model.stochastic_depth,
-            dtype=model.dtype,
-            attention=model.attention,
+            **{key: model[key] for key in MODEL_KEYS},
         )
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from error
 
 
+CHANNELS = {RGB: 3, SPECTROGRAM: 1}
+PATCH_KEYS = {RGB: "patch", SPECTROGRAM: "spectrogram_patch"}
+
+
 def _modality(config: ConfigDict, name: str) -> Modality:
-    data, model = config.data, config.model
-    if name == RGB:
-        return Modality(name=name, shape=(data.frames, data.crop, data.crop), channels=3, patch=tuple(model.patch))
-    shape = (mel_rows(config), MEL_BINS)
-    return Modality(name=name, shape=shape, channels=1, patch=tuple(model.spectrogram_patch))
+    patch = tuple(config.model[PATCH_KEYS[name]])
+    return Modality(name=name, shape=input_shapes(config)[name], channels=CHANNELS[name], patch=patch)
 
 
 def _size(model: ConfigDict) -> Size:
@@ -215,7 +237,7 @@ def _size(model: ConfigDict) -> Size:
 
 def _rules(config: ConfigDict):
     """(key, whether it holds, what it must be)."""
-    data, train, optim = config.data, config.train, config.optim
+    data, train, optim, mixup = config.data, config.train, config.optim, config.mixup
     names = tuple(config.modalities)
     known = len(set(names)) == len(names) and set(names) <= {RGB, SPECTROGRAM}
     yield "modalities", names and known, f"{RGB}, {SPECTROGRAM} or ('{RGB}', '{SPECTROGRAM}')"
@@ -224,6 +246,11 @@ def _rules(config: ConfigDict):
     yield "loss.name", config.loss.name in ("bce", "ce"), "bce or ce"
     yield "loss.on", config.loss.on in ("modality", "mean_logits"), "modality or mean_logits"
     yield "loss.label_smoothing", 0 <= config.loss.label_smoothing < 1, "in [0, 1)"
+    yield "mixup.alpha", 0 <= mixup.alpha < math.inf, "0 or more"
+    own = config.model.pooling == "cls" and config.loss.on == "modality"
+    yield "mixup.by_modality", not mixup.by_modality or own, "False without logits of each modality (cls, loss.on)"
+    divides = mixup.group > 0 and train.batch_size % mixup.group == 0
+    yield "mixup.group", mixup.alpha == 0 or divides, "a divisor of config.train.batch_size"
     yield "optim.name", optim.name in ("sgd", "adamw"), "sgd or adamw"
     yield "optim.learning_rate", 0 <= optim.learning_rate < math.inf, "0 or more"
     yield "optim.warmup", 0 <= optim.warmup <= 1, "in [0, 1]"

@@ -1,4 +1,4 @@
-"""`mbt-train`: trains and evaluates MBT on snapshots that `mbt-data` made."""
+"""`mbt-train`: trains and evaluates MBT on snapshots that `mbt-data` made, and counts what a model costs."""
 
 import argparse
 import json
@@ -43,6 +43,33 @@ examples:
 """
 
 
+IMPORT_HELP = """\
+Makes a run of a checkpoint that Scenic's MBT released, ready for `mbt-train evaluate`: a workdir with a config and
+a checkpoint, and no training. Width, depth, heads, patches, bottlenecks, pooling and classes are read from the file;
+inputs (data.seconds, frames, crop) are the config's and must have as many patches as the file has positions.
+
+examples:
+  mbt-train import --checkpoint=checkpoint_15900 --config=audioset_mini --workdir=runs/released \\
+      --config.data.root=ROOT --config.data.frames=32 --config.data.mel_mean=1.102 --config.data.mel_stddev=2.762
+
+The dataset's labels must stand in the order of the checkpoint's classes.
+"""
+
+COST_HELP = """\
+Prints what the model of a config costs for one clip: parameters, multiply-accumulates of the forward pass (half of
+the operations in XLA's cost analysis; and of matrix products alone), and the memory that it keeps for the backward
+pass with XLA's attention. Needs no dataset; where the config leaves the number of classes to it, 527 are taken.
+
+examples:
+  mbt-train cost --config=audioset_mini
+  mbt-train cost --config=audioset_mini --config.model.fusion=cross_attention --json
+  mbt-train cost --config=audioset_mini --config.data.seconds=4 --sweep=fusion_layer --plot=fig3.png
+
+--sweep=fusion_layer makes the table of the paper's Fig. 3 (right): both strategies for every second L_f, and beside
+them Scenic's cross-attention, which runs every layer over the tokens of all modalities.
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     """Tells an error in one line."""
 
@@ -53,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     args, rest = _parser().parse_known_args(argv)
-    if rest and args.command != "train":
+    if rest and args.command == "evaluate":
         _parser().error(f"unknown argument {rest[0]}")
     # TensorFlow only reads data here: no talk of its devices, and the same pixels on every CPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -61,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     from mbt.train.errors import RunError, UsageError
 
     try:
-        (_train if args.command == "train" else _evaluate)(args, rest)
+        COMMANDS[args.command](args, rest)
     except (UsageError, RunError) as error:
         print(f"mbt-train {args.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -88,6 +115,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--clips", type=pathlib.Path, metavar="FILE", help="evaluate only on these clips")
     evaluate.add_argument("--allow_missing", action="store_true", help="even if the snapshot lacks some of --clips")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    released = _command(commands, "import", "make a run of Scenic's checkpoint", IMPORT_HELP)
+    released.add_argument("--checkpoint", required=True, type=pathlib.Path, metavar="FILE", help="Scenic's checkpoint")
+    released.add_argument("--config", required=True, metavar="FILE_OR_NAME", help="e.g. audioset_mini")
+    released.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of the run")
+    cost = _command(commands, "cost", "count a model's parameters, operations and memory", COST_HELP)
+    cost.add_argument("--config", required=True, metavar="FILE_OR_NAME", help="e.g. audioset_mini, or my_config.py")
+    cost.add_argument("--sweep", choices=["fusion_layer"], help="a table over L_f")
+    cost.add_argument("--plot", type=pathlib.Path, metavar="PNG", help="draws the sweep")
+    cost.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
@@ -125,6 +161,28 @@ def _evaluate(args: argparse.Namespace, _: list[str]) -> None:
         _print_table(result)
 
 
+def _import(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mbt.train import released
+
+    _print_table(released.import_scenic(args.config, overrides, args.workdir, args.checkpoint))
+
+
+def _cost(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mbt.train import cost
+    from mbt.train.errors import UsageError
+
+    if args.plot and not args.sweep:
+        raise UsageError(f"--plot={args.plot}: only a sweep is drawn; add --sweep=fusion_layer")
+    if args.sweep is None:
+        rows, keep = cost.one(args.config, overrides), False
+    else:
+        rows, keep = cost.sweep(args.config, overrides, args.plot), True
+    if args.json:
+        print(json.dumps({"rows": rows} if keep else rows[0]))
+    else:
+        print(cost.to_table(rows))
+
+
 def _print_table(values: dict) -> None:
     for name, value in values.items():
         print(f"{name:14} {_to_text(value)}")
@@ -134,6 +192,9 @@ def _to_text(value) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+COMMANDS = {"train": _train, "evaluate": _evaluate, "import": _import, "cost": _cost}
 
 
 if __name__ == "__main__":

@@ -10,9 +10,16 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mbt.model.mbt import MBT
+from mbt.model.vit_weights import load_vit, read_vit
+from mbt.model.weights import WeightsError
 from mbt.train.config import RGB, SPECTROGRAM, model_config
+from mbt.train.errors import UsageError
 from mbt.train.loss import loss_of
+from mbt.train.mixup import draw_weights, mix_batch
 from mbt.train.optim import make_optimizer, make_schedule
+
+# What mixup's draws are keyed by, beside the step; the layers of the model take the numbers from 0.
+MIXUP = 1_000_000
 
 
 class State(NamedTuple):
@@ -34,8 +41,22 @@ class State(NamedTuple):
 
 
 def init_state(config: ConfigDict) -> State:
-    """The state before the first step of a resolved config."""
+    """The state before the first step of a resolved config.
+
+    Raises:
+      UsageError: the weights that the run starts from cannot be used.
+    """
     model = MBT(model_config(config), rngs=nnx.Rngs(config.seed))
+    if config.init.vit:
+        try:
+            load_vit(model, read_vit(config.init.vit))
+        except (WeightsError, OSError) as error:
+            raise UsageError(f"config.init.vit={config.init.vit}: {error}") from error
+    return state_of(config, model)
+
+
+def state_of(config: ConfigDict, model: MBT) -> State:
+    """The state before the first step, with a model's parameters."""
     params = nnx.as_pure(nnx.state(model, nnx.Param))
     return State(
         step=jnp.zeros((), jnp.int32),
@@ -48,7 +69,7 @@ def init_state(config: ConfigDict) -> State:
 
 def state_shapes(config: ConfigDict) -> State:
     """The form of a resolved config's state, without values."""
-    return jax.eval_shape(lambda: init_state(config))
+    return jax.eval_shape(lambda: state_of(config, MBT(model_config(config), rngs=nnx.Rngs(0))))
 
 
 def model_inputs(state: State, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -61,20 +82,31 @@ def model_inputs(state: State, batch: dict[str, jax.Array]) -> dict[str, jax.Arr
     return inputs
 
 
+def mixed(config: ConfigDict, key: jax.Array, inputs: dict[str, jax.Array], labels: jax.Array):
+    """Inputs, and labels (B, K) or such by modality, after the mixup that the config asks for."""
+    mixup = config.mixup
+    if mixup.alpha == 0:
+        return inputs, labels
+    groups = labels.shape[0] // mixup.group
+    weights = draw_weights(key, tuple(inputs), groups=groups, alpha=mixup.alpha, by_modality=mixup.by_modality)
+    return mix_batch(inputs, labels, weights)
+
+
 def make_train_step(config: ConfigDict) -> Callable[[State, dict], tuple[State, dict]]:
     """The jitted training step of a resolved config: (state, batch) to (state, metrics); the old state is consumed."""
     graph = model_graph(config)
     optimizer, schedule = make_optimizer(config), make_schedule(config)
     loss_options = {"name": config.loss.name, "smoothing": config.loss.label_smoothing, "on": config.loss.on}
+    loss_options["heads"] = tuple(config.model.head_sizes)
     seed = config.seed
 
     def train_step(state: State, batch: dict[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        inputs = model_inputs(state, batch)
+        inputs, labels = mixed(config, jax.random.fold_in(key, MIXUP), model_inputs(state, batch), batch["labels"])
 
         def loss_fn(params):
             outputs = nnx.merge(graph, params)(inputs, key=key)
-            return loss_of(outputs, batch["labels"], **loss_options)
+            return loss_of(outputs, labels, **loss_options)
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
