@@ -44,7 +44,9 @@ def main() -> None:
         server.kill()
     ideal = known.downloads / known.latency
     print(f"latency allows {ideal:.1f} clips/s; bare downloads reached {bare:.1f}")
-    print(f"mbt-data fetch, probing included: {fetched:.1f} clips/s = {fetched / ideal:.2f} of what latency allows (goal: 0.80)")
+    print(
+        f"mbt-data fetch, probing included: {fetched:.1f} clips/s = {fetched / ideal:.2f} of what latency allows (goal: 0.80)"
+    )
     half = len(memory_mib) // 2
     first, second = max(memory_mib[:half], default=0.0), max(memory_mib[half:])
     print(f"peak memory of all its processes: {first:.0f} MiB in the first half of the run, {second:.0f} in the second")

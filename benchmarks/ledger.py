@@ -36,7 +36,9 @@ def main() -> None:
         done = time.perf_counter()
     assert len(columns["outcome"]) == options.rows
     print(f"{options.rows} clips: ledger read in {was_read - started:.1f} s, joined in {done - was_read:.1f} s")
-    print(f"peak memory: {before_mib:.0f} MiB before, {after_reading_mib:.0f} MiB read, {peak_mib():.0f} MiB joined (goal: under 2048)")
+    print(
+        f"peak memory: {before_mib:.0f} MiB before, {after_reading_mib:.0f} MiB read, {peak_mib():.0f} MiB joined (goal: under 2048)"
+    )
 
 
 NAMES = {"id": "clip_id", "source": "source", "start_us": "start_us", "end_us": "end_us"}

@@ -66,12 +66,12 @@ class Assembly:
             program=self._work.program,
         )
         self._work.fetch(clips.valid)
-        if dataset != existing:
-            storage.write(storage.join(self._root, DATASET_FILE), dataset.to_json().encode())
         there = self._shard_names()
         table, tasks = self._planned(clips.valid, dataset)
         self._check_not_throttled(table)
         self._check_disk(table, tasks)
+        if dataset != existing:
+            storage.write(storage.join(self._root, DATASET_FILE), dataset.to_json().encode())
         self._build(table, tasks)
         for _ in range(_ROUNDS):
             # Their media were deleted once they were in a shard, or damaged, and a new record is to be made of them.
