@@ -45,7 +45,8 @@ def main() -> None:
     ideal = known.downloads / known.latency
     print(f"latency allows {ideal:.1f} clips/s; bare downloads reached {bare:.1f}")
     print(
-        f"mbt-data fetch, probing included: {fetched:.1f} clips/s = {fetched / ideal:.2f} of what latency allows (goal: 0.80)"
+        f"mbt-data fetch, probing included: {fetched:.1f} clips/s, "
+        f"{fetched / ideal:.2f} of what latency allows (goal: 0.80)"
     )
     half = len(memory_mib) // 2
     first, second = max(memory_mib[:half], default=0.0), max(memory_mib[half:])

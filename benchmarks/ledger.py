@@ -37,7 +37,8 @@ def main() -> None:
     assert len(columns["outcome"]) == options.rows
     print(f"{options.rows} clips: ledger read in {was_read - started:.1f} s, joined in {done - was_read:.1f} s")
     print(
-        f"peak memory: {before_mib:.0f} MiB before, {after_reading_mib:.0f} MiB read, {peak_mib():.0f} MiB joined (goal: under 2048)"
+        f"peak memory: {before_mib:.0f} MiB before, {after_reading_mib:.0f} MiB read, "
+        f"{peak_mib():.0f} MiB joined (goal: under 2048)"
     )
 
 
