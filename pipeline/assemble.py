@@ -24,6 +24,8 @@ _ROWS_AT_A_TIME = 16_384
 _ROUNDS = 5
 # Clips that were refused, beyond which a split would shrink because we are throttled.
 _BLOCKED_SHARE = 0.1
+# What says nothing of a clip's source.
+_PASSING = [Outcome.BLOCKED.value, Outcome.TRANSIENT.value]
 # As numbers of attempts, which order the words of a run.
 _BEFORE, _AFTER = 0, 1 << 20
 _NAMES = pa.list_(pa.string())
@@ -98,7 +100,7 @@ class Assembly:
         """Refuses to publish a split that is small only because servers refused us.
 
         Raises:
-          IncompleteError: too many clips are blocked, or one that is in the newest snapshot is not there for a while.
+          IncompleteError: too many clips are blocked.
         """
         blocked = pc.sum(pc.equal(table["outcome"], Outcome.BLOCKED.value)).as_py() or 0
         if blocked > _BLOCKED_SHARE * len(table):
@@ -118,10 +120,23 @@ class Assembly:
         return [clip for result in results if result for clip in result.get("wanted", ())]
 
     def _fetch_again(self, valid: pa.Table, wanted: list[str]) -> None:
+        """Fetches media that were there before.
+
+        Raises:
+          IncompleteError: that fails for a while: a split must not shrink for it.
+        """
         rows = valid.filter(pc.is_in(valid["id"], value_set=pa.array(wanted, pa.string())))
         missing = fetch.Fetched(outcome=Outcome.TRANSIENT, reason="media_deleted")
         self._note(((row, missing) for row in rows.to_pylist()), _BEFORE)
-        self._work.fetch(rows)
+        self._work.fetch(rows, whatever_age=True)
+        found = known.of(rows, ledger.state(self._root))
+        passing = pc.is_in(found["outcome"], value_set=pa.array(_PASSING, pa.string()))
+        if pc.any(passing).as_py():
+            reason = found.filter(passing)["reason"][0].as_py()
+            raise IncompleteError(
+                f"{pc.sum(passing).as_py()} clips that were there must be made anew, and their media cannot be fetched now "
+                f"({reason}). Nothing was published: the same command goes on later"
+            )
 
     def _release(self, valid: pa.Table) -> None:
         """Deletes fetched media that are in shards now; the ledger says so first, so that it is true when killed."""

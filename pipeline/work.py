@@ -132,8 +132,15 @@ class Work:
             raise RefusedError(f"{self.options.selection.files[0]} holds no valid clip: {why}")
         return clips
 
-    def fetch(self, table: pa.Table, own: dict[str, tuple[str, bool]] | None = None) -> None:
+    def fetch(
+        self, table: pa.Table, own: dict[str, tuple[str, bool]] | None = None, *, whatever_age: bool = False
+    ) -> None:
         """Fetches what is left of these clips, or adopts a lab's own copies of them.
+
+        Args:
+          table: the clips.
+          own: a lab's copies: clip id to the path and whether that is cut to the clip.
+          whatever_age: also those that a refresh would leave alone.
 
         Raises:
           IncompleteError: it was stopped.
@@ -145,7 +152,7 @@ class Work:
             part=self._part,
             copies=own,
             most=self.options.max_attempts,
-            recheck=self._recheck(),
+            recheck=None if whatever_age else self._recheck(),
         )
         if not len(rows):
             return

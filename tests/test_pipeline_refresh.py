@@ -215,3 +215,23 @@ def test_media_may_be_deleted_once_they_are_in_shards(server, write_clips, run, 
     (anew,) = manifests(tmp_path / "anew")
     mine = shards(root, manifests(root)[-1])
     assert shards(tmp_path / "anew", anew) == mine
+
+
+def test_a_refresh_fetches_again_what_it_must_make_anew(server, write_clips, run, mbt_data, tmp_path):
+    """Whatever the age of the newest word; and while that fails, nothing is published."""
+    for number in range(3):
+        server.files[f"clip{number}.mp4"] = server.films[number]
+    write_clips({f"clip{number}": "a" for number in range(3)})
+    run("build", "--num_shards=1", "--keep_media=no")
+    for path in (tmp_path / "out" / "shards").iterdir():
+        path.unlink()
+    server.refuse_from = 1
+    words = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out"]
+    refused = mbt_data("refresh", *words)
+    assert refused.returncode == 1 and "Nothing was published" in refused.stderr, refused.stderr
+    assert len(manifests(tmp_path / "out")) == 1
+    server.refuse_from = None
+    assert run("build")["splits"]["train"]["records"] == 3
+    for path in [*(tmp_path / "out" / "shards").iterdir(), *(tmp_path / "out" / "media").rglob("*.mp4")][:3]:
+        path.write_bytes(path.read_bytes()[:100])
+    assert run("refresh")["splits"]["train"]["records"] == 3
