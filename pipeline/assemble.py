@@ -134,7 +134,7 @@ class Assembly:
         if pc.any(passing).as_py():
             reason = found.filter(passing)["reason"][0].as_py()
             raise IncompleteError(
-                f"{pc.sum(passing).as_py()} clips that were there must be made anew, and their media cannot be fetched now "
+                f"{pc.sum(passing).as_py()} clips must be made anew, and their media cannot be fetched now "
                 f"({reason}). Nothing was published: the same command goes on later"
             )
 
