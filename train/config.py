@@ -7,7 +7,6 @@ single keys, `--config.optim.learning_rate=0.1`.
 import dataclasses
 import difflib
 import json
-import math
 import pathlib
 import runpy
 from typing import Any
@@ -20,14 +19,18 @@ from mbt.model.config import SIZES, MBTConfig, Modality, Size
 from mbt.schemas.clip import FRAME_RATE_HZ, MEL_BINS, MEL_ROWS_PER_SECOND
 from mbt.schemas.manifest import Manifest
 from mbt.train.errors import UsageError
+from mbt.train.modalities import CHANNELS, PATCH_KEYS, RGB, SPECTROGRAM
+from mbt.train.rules import rules, value_of
 
-RGB = "rgb"
-SPECTROGRAM = "spectrogram"
 CONFIGS_FOLDER = pathlib.Path(__file__).parent / "configs"
 # Keys of `model` that are attributes of `MBTConfig` as they are.
 MODEL_KEYS = tuple(field.name for field in dataclasses.fields(MBTConfig) if field.name not in ("modalities", "size"))
 # A run may go on with other values of these: they change where and how fast, never a number.
-FREE_KEYS = ("data.root", "data.readers", "train.log_every", "train.checkpoint_every")
+FREE_KEYS = (
+    *("data.root", "data.readers"),
+    *("train.mesh.data", "train.mesh.fsdp"),
+    *("train.log_every", "train.checkpoint_every", "train.images_every"),
+)
 
 
 def default_config() -> ConfigDict:
@@ -43,10 +46,25 @@ def default_config() -> ConfigDict:
                 "eval_split": "test",  # "" for no evaluation
                 "seconds": 8.0,  # t: length of the window
                 "frames": 8,  # F: frames taken from the window at equal strides
+                "stride": 0.0,  # source frames from one to the next; 0 for 25 t / F, so that they fill the window
+                # start: sight and sound begin together; proportion: at the same share of what the clip leaves free;
+                # independent: each where it likes
+                "alignment": "start",
+                "short": "pad",  # a clip shorter than the window: its last frame and silence, or loop: from its start
                 "crop": 224,  # side of a frame as the model sees it, pixels
                 "crop_area": (0.35, 1.0),  # training: least and greatest share of the frame in a random crop
                 "crop_aspect": (0.75, 4 / 3),  # training: least and greatest width / height of it
                 "flip": True,  # training: mirror half of the clips
+                "color_jitter": 0.0,  # training: probability of other brightness, contrast, saturation and hue
+                "color_drop": 0.0,  # training: probability of grey frames
+                "spec_augment": {  # training: stripes of the spectrogram that are masked, and their greatest widths
+                    "time_masks": 0,
+                    "time_rows": 192,  # 10 ms each
+                    "frequency_masks": 0,
+                    "frequency_bins": 48,
+                },
+                "sampling": "uniform",  # every clip once an epoch; or class_balanced: drawn with equal share of classes
+                "on_bad_record": "replace",  # by another clip of the epoch; or stop
                 "eval_crop": 0.875,  # evaluation: side of the centre crop, as a share of the shorter side
                 "views": 4,  # evaluation: windows per clip, logits averaged
                 "readers": 8,  # threads that read
@@ -97,14 +115,19 @@ def default_config() -> ConfigDict:
                 "momentum": 0.9,  # sgd
                 "weight_decay": 0.0,  # adamw; on matrices only
                 "clip_norm": 1.0,  # greatest norm of the gradient; 0 for none
+                "ema": 0.0,  # decay of a moving average of the parameters, which is then what is evaluated; 0 for none
             },
             "train": {
-                "batch_size": 64,
+                "batch_size": 64,  # of all devices together
+                "accumulate": 1,  # parts of a batch whose gradients are computed one after the other, to save memory
+                "mesh": {"data": -1, "fsdp": 1},  # devices along each axis; -1 for what is left
                 "epochs": 50.0,
                 "steps": 0,  # overrides `epochs` where it is not 0
                 "log_every": 50,  # steps
                 "eval_every": 0,  # steps; 0 for once, at the end
                 "checkpoint_every": 1000,  # steps
+                "best": "",  # score whose best checkpoint is kept, such as map; "" for the newest alone
+                "images_every": 0,  # steps; 0 for no pictures of batches
                 "eval_batch_size": 64,
             },
         }
@@ -150,9 +173,9 @@ def check(config: ConfigDict) -> None:
     Raises:
       UsageError: naming the first wrong key.
     """
-    for key, holds, rule in _rules(config):
+    for key, holds, rule in rules(config):
         if not holds:
-            raise UsageError(f"config.{key}={_get(config, key)!r}: must be {rule}")
+            raise UsageError(f"config.{key}={value_of(config, key)!r}: must be {rule}")
 
 
 def resolve(config: ConfigDict, manifest: Manifest) -> ConfigDict:
@@ -187,13 +210,18 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
+def frame_stride(config: ConfigDict) -> float:
+    """Source frames from one frame of the window to the next."""
+    return config.data.stride or config.data.seconds * FRAME_RATE_HZ / config.data.frames
+
+
 def window_frames(config: ConfigDict) -> int:
-    """Length of the window in source frames."""
-    return max(1, round(config.data.seconds * FRAME_RATE_HZ))
+    """Length of the window of frames, in source frames."""
+    return max(1, round(frame_stride(config) * config.data.frames))
 
 
 def mel_rows(config: ConfigDict) -> int:
-    """Length of the window in spectrogram rows."""
+    """Length of the window of sound, in spectrogram rows."""
     return max(1, round(config.data.seconds * MEL_ROWS_PER_SECOND))
 
 
@@ -221,10 +249,6 @@ def model_config(config: ConfigDict) -> MBTConfig:
         raise UsageError(f"config.model: {error}") from error
 
 
-CHANNELS = {RGB: 3, SPECTROGRAM: 1}
-PATCH_KEYS = {RGB: "patch", SPECTROGRAM: "spectrogram_patch"}
-
-
 def _modality(config: ConfigDict, name: str) -> Modality:
     patch = tuple(config.model[PATCH_KEYS[name]])
     return Modality(name=name, shape=input_shapes(config)[name], channels=CHANNELS[name], patch=patch)
@@ -233,42 +257,6 @@ def _modality(config: ConfigDict, name: str) -> Modality:
 def _size(model: ConfigDict) -> Size:
     changes = {field.name: model[field.name] for field in dataclasses.fields(Size) if model[field.name]}
     return dataclasses.replace(SIZES[model.size], **changes)
-
-
-def _rules(config: ConfigDict):
-    """(key, whether it holds, what it must be)."""
-    data, train, optim, mixup = config.data, config.train, config.optim, config.mixup
-    names = tuple(config.modalities)
-    known = len(set(names)) == len(names) and set(names) <= {RGB, SPECTROGRAM}
-    yield "modalities", names and known, f"{RGB}, {SPECTROGRAM} or ('{RGB}', '{SPECTROGRAM}')"
-    yield "data.root", data.root, "the folder of a dataset, as in --config.data.root=ROOT"
-    yield "model.size", config.model.size in SIZES, f"one of {', '.join(SIZES)}"
-    yield "loss.name", config.loss.name in ("bce", "ce"), "bce or ce"
-    yield "loss.on", config.loss.on in ("modality", "mean_logits"), "modality or mean_logits"
-    yield "loss.label_smoothing", 0 <= config.loss.label_smoothing < 1, "in [0, 1)"
-    yield "mixup.alpha", 0 <= mixup.alpha < math.inf, "0 or more"
-    own = config.model.pooling == "cls" and config.loss.on == "modality"
-    yield "mixup.by_modality", not mixup.by_modality or own, "False without logits of each modality (cls, loss.on)"
-    divides = mixup.group > 0 and train.batch_size % mixup.group == 0
-    yield "mixup.group", mixup.alpha == 0 or divides, "a divisor of config.train.batch_size"
-    yield "optim.name", optim.name in ("sgd", "adamw"), "sgd or adamw"
-    yield "optim.learning_rate", 0 <= optim.learning_rate < math.inf, "0 or more"
-    yield "optim.warmup", 0 <= optim.warmup <= 1, "in [0, 1]"
-    yield "data.seconds", 0 < data.seconds < math.inf, "positive"
-    yield "data.crop_area", _interval(data.crop_area, 1), "(least, greatest), with 0 < least <= greatest <= 1"
-    yield "data.crop_aspect", _interval(data.crop_aspect, math.inf), "(least, greatest), with 0 < least <= greatest"
-    yield "data.eval_crop", 0 < data.eval_crop <= 1, "in (0, 1]"
-    yield "train.epochs", train.steps or train.epochs > 0, "positive, or train.steps given"
-    for key in ("data.frames", "data.crop", "data.views", "data.readers"):
-        yield key, _get(config, key) > 0, "positive"
-    for key in ("train.batch_size", "train.eval_batch_size", "train.log_every", "train.checkpoint_every"):
-        yield key, _get(config, key) > 0, "positive"
-    for key in ("train.steps", "train.eval_every", "optim.clip_norm"):
-        yield key, _get(config, key) >= 0, "0 or more"
-
-
-def _interval(pair, most: float) -> bool:
-    return len(pair) == 2 and 0 < pair[0] <= pair[1] <= most
 
 
 def _find_config(name: str) -> str:
@@ -316,12 +304,6 @@ def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else {prefix + key: value}
     return flat
-
-
-def _get(config: ConfigDict, key: str):
-    for part in key.split("."):
-        config = config[part]
-    return config
 
 
 def _tuples(value):

@@ -11,10 +11,11 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from mbt.schemas.clip import FRAME_RATE_HZ, MEL_BINS
+from mbt.schemas.clip import MEL_BINS
 from mbt.train import augment
-from mbt.train.config import RGB, SPECTROGRAM, mel_rows, window_frames
+from mbt.train.config import frame_stride, mel_rows, window_frames
 from mbt.train.errors import RunError
+from mbt.train.modalities import RGB, SPECTROGRAM
 from mbt.train.reader import Reader, Window
 from mbt.train.snapshot import Records
 
@@ -32,7 +33,7 @@ def make_reader(records: Records, config: ConfigDict) -> Reader:
     """A reader of what the config's modalities need."""
     frames = config.data.frames if RGB in config.modalities else 0
     window = Window(
-        frame_offsets=augment.frame_offsets(config.data.seconds * FRAME_RATE_HZ, frames),
+        frame_offsets=augment.frame_offsets(frame_stride(config) * frames, frames),
         mel_rows=mel_rows(config) if SPECTROGRAM in config.modalities else 0,
         mel_fill=config.data.mel_mean,
         num_classes=config.model.num_classes,

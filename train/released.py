@@ -9,6 +9,7 @@ from mbt.model.config import MBTConfig
 from mbt.train import config as config_lib
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
+from mbt.train.modalities import PATCH_KEYS
 from mbt.train.snapshot import load_manifest
 
 # Keys of config.model that the checkpoint decides.
@@ -67,7 +68,7 @@ def _decide(config: ConfigDict, model: MBTConfig) -> None:
     config.model.update(width=size.width, depth=size.depth, heads=size.heads, mlp_dim=size.mlp_dim)
     config.model.update({key: getattr(model, key) for key in DECIDED})
     for modality in model.modalities:
-        config.model[config_lib.PATCH_KEYS[modality.name]] = modality.patch
+        config.model[PATCH_KEYS[modality.name]] = modality.patch
 
 
 def _new_model(config: ConfigDict):

@@ -7,6 +7,7 @@ import os
 import pathlib
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from mbt.schemas import index as index_lib
 from mbt.schemas.manifest import MANIFEST_FILE, FormatError, Manifest, Split
@@ -91,6 +92,28 @@ class Records:
         if len(index.records) != self._shards[shard].num_records:
             raise RunError(f"index {path} has {len(index.records)} records, the manifest says otherwise")
         return index
+
+
+def open_records(config: ConfigDict, manifest: Manifest, key: str, name: str) -> Records:
+    """The records of a split, their files there and their labels within the model's classes.
+
+    Args:
+      config: resolved.
+      manifest: of the snapshot.
+      key: what asked for the split, for the message.
+      name: of the split.
+
+    Raises:
+      UsageError: there is no such split, a file is missing, or the model has too few classes.
+    """
+    records = Records(config.data.root, find_split(manifest, key, name))
+    records.check_files()
+    if len(manifest.labels) > config.model.num_classes:
+        raise UsageError(
+            f"snapshot {manifest.snapshot} has {len(manifest.labels)} labels, "
+            f"config.model.num_classes is {config.model.num_classes}"
+        )
+    return records
 
 
 def _read_manifest(path: pathlib.Path) -> Manifest:

@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 from mbt.model.mbt import MBT
 from mbt.model.vit_weights import load_vit, read_vit
 from mbt.model.weights import WeightsError
-from mbt.train.config import RGB, SPECTROGRAM, model_config
+from mbt.train.config import model_config
 from mbt.train.errors import UsageError
 from mbt.train.loss import loss_of
 from mbt.train.mixup import draw_weights, mix_batch
+from mbt.train.modalities import RGB, SPECTROGRAM
 from mbt.train.optim import make_optimizer, make_schedule
 
 # What mixup's draws are keyed by, beside the step; the layers of the model take the numbers from 0.

@@ -1,0 +1,1 @@
+"""The commands of `mbt-train`, one to a module: its flags, and the way to its work."""

@@ -1,0 +1,53 @@
+"""`mbt-train evaluate`: scores a trained model."""
+
+import argparse
+import json
+import pathlib
+
+from mbt.train.commands import flags, printing
+
+NAME = "evaluate"
+HELP = "score a trained model"
+
+DESCRIPTION = """\
+Evaluates the newest checkpoint of a run: mAP (mean over classes that have positives), top-1 and top-5.
+The scores are printed and written to DIR/evaluations/SPLIT-Vviews.json.
+
+--clips=FILE takes only the clips that a CSV names (split,id; mbt-data diff --common=FILE writes one), so that models
+trained on different snapshots are compared on the same clips. The file's SHA-256 is in the scores, and in their name.
+
+examples:
+  mbt-train evaluate --workdir=runs/both
+  mbt-train evaluate --workdir=runs/both --split=train --views=1 --json
+  mbt-train evaluate --workdir=runs/both --clips=common.csv
+"""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's flags."""
+    flags.add_workdir(parser)
+    parser.add_argument("--split", help="of the snapshot; default: the config's data.eval_split")
+    parser.add_argument("--views", type=int, help="windows per clip; default: the config's data.views")
+    parser.add_argument("--data_root", metavar="ROOT", help="folder of the dataset, where it has moved")
+    parser.add_argument("--clips", type=pathlib.Path, metavar="FILE", help="evaluate only on these clips")
+    parser.add_argument("--allow_missing", action="store_true", help="even if the snapshot lacks some of --clips")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Runs the command."""
+    flags.refuse_others(overrides)
+    from mbt.train import evaluation
+
+    result = evaluation.evaluate(
+        args.workdir,
+        split=args.split,
+        views=args.views,
+        root=args.data_root,
+        clips=args.clips,
+        allow_missing=args.allow_missing,
+    )
+    if args.json:
+        print(json.dumps(result))
+    else:
+        printing.print_table(result)

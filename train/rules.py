@@ -1,0 +1,66 @@
+"""What the values of a config must be."""
+
+import math
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from mbt.model.config import SIZES
+from mbt.train.modalities import RGB, SPECTROGRAM
+
+ALIGNMENTS = ("start", "proportion", "independent")
+DIVISOR = "a divisor of config.train.batch_size"
+
+
+def rules(config: ConfigDict) -> Iterator[tuple[str, object, str]]:
+    """Every rule: a key, whether it holds, what its value must be."""
+    data, train, optim, mixup = config.data, config.train, config.optim, config.mixup
+    names = tuple(config.modalities)
+    known = len(set(names)) == len(names) and set(names) <= {RGB, SPECTROGRAM}
+    yield "modalities", names and known, f"{RGB}, {SPECTROGRAM} or ('{RGB}', '{SPECTROGRAM}')"
+    yield "data.root", data.root, "the folder of a dataset, as in --config.data.root=ROOT"
+    yield "model.size", config.model.size in SIZES, f"one of {', '.join(SIZES)}"
+    yield "loss.name", config.loss.name in ("bce", "ce"), "bce or ce"
+    yield "loss.on", config.loss.on in ("modality", "mean_logits"), "modality or mean_logits"
+    yield "loss.label_smoothing", 0 <= config.loss.label_smoothing < 1, "in [0, 1)"
+    yield "mixup.alpha", 0 <= mixup.alpha < math.inf, "0 or more"
+    own = config.model.pooling == "cls" and config.loss.on == "modality"
+    yield "mixup.by_modality", not mixup.by_modality or own, "False without logits of each modality (cls, loss.on)"
+    divides = mixup.group > 0 and (train.batch_size // max(1, train.accumulate)) % mixup.group == 0
+    yield "mixup.group", mixup.alpha == 0 or divides, "a divisor of config.train.batch_size / accumulate"
+    yield "optim.name", optim.name in ("sgd", "adamw"), "sgd or adamw"
+    yield "optim.learning_rate", 0 <= optim.learning_rate < math.inf, "0 or more"
+    yield "optim.warmup", 0 <= optim.warmup <= 1, "in [0, 1]"
+    yield "data.seconds", 0 < data.seconds < math.inf, "positive"
+    yield "data.crop_area", _interval(data.crop_area, 1), "(least, greatest), with 0 < least <= greatest <= 1"
+    yield "data.crop_aspect", _interval(data.crop_aspect, math.inf), "(least, greatest), with 0 < least <= greatest"
+    yield "data.alignment", data.alignment in ALIGNMENTS, f"one of {', '.join(ALIGNMENTS)}"
+    yield "data.short", data.short in ("pad", "loop"), "pad or loop"
+    yield "data.sampling", data.sampling in ("uniform", "class_balanced"), "uniform or class_balanced"
+    yield "data.on_bad_record", data.on_bad_record in ("replace", "stop"), "replace or stop"
+    yield "optim.ema", 0 <= optim.ema < 1, "in [0, 1)"
+    yield "train.accumulate", train.accumulate > 0 and train.batch_size % train.accumulate == 0, DIVISOR
+    yield "train.mesh", all(size > 0 or size == -1 for size in train.mesh.values()), "positive sizes, or -1 for one"
+    yield "data.eval_crop", 0 < data.eval_crop <= 1, "in (0, 1]"
+    yield "train.epochs", train.steps or train.epochs > 0, "positive, or train.steps given"
+    for key in ("data.frames", "data.crop", "data.views", "data.readers"):
+        yield key, value_of(config, key) > 0, "positive"
+    for key in ("train.batch_size", "train.eval_batch_size", "train.log_every", "train.checkpoint_every"):
+        yield key, value_of(config, key) > 0, "positive"
+    for key in ("data.color_jitter", "data.color_drop"):
+        yield key, 0 <= value_of(config, key) <= 1, "in [0, 1]"
+    for key in data.spec_augment:
+        yield f"data.spec_augment.{key}", data.spec_augment[key] >= 0, "0 or more"
+    for key in ("data.stride", "train.images_every", "train.steps", "train.eval_every", "optim.clip_norm"):
+        yield key, value_of(config, key) >= 0, "0 or more"
+
+
+def _interval(pair, most: float) -> bool:
+    return len(pair) == 2 and 0 < pair[0] <= pair[1] <= most
+
+
+def value_of(config: ConfigDict, key: str):
+    """The value of a dotted key."""
+    for part in key.split("."):
+        config = config[part]
+    return config
