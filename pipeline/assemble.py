@@ -173,7 +173,8 @@ class Assembly:
         building.write_tasks(tasks_path, plan_path, tasks)
         num_clips = pc.sum(pc.equal(table["outcome"], Outcome.OK.value)).as_py() or 0
         with self._work.job(num_clips, "build") as shared, beam.Pipeline(options=self._work.beam_options) as pipeline:
-            _ = pipeline | beam.Create([tasks_path]) | building.Build(shared)
+            built = pipeline | beam.Create([tasks_path]) | building.Build(shared)
+            _ = built[building.STATISTICS] | beam.Map(building.write_statistics, self._work.folder)
 
     def _shard_names(self) -> set[str]:
         return set(storage.sizes(storage.join(self._root, snapshot.SHARDS)))
@@ -210,6 +211,7 @@ class Assembly:
             table,
             clips.invalid,
             ((task, building.read_result(self._work.folder, task) or {}) for task in tasks),
+            statistics={split: building.read_statistics(self._work.folder, split) for split in dataset.num_shards},
             name=self._options.snapshot,
             annotations_sha256=_digest(self._options.selection.files),
         )

@@ -20,16 +20,18 @@ from mbt.schemas import index as shard_index
 from mbt.schemas.statistics import Statistics
 
 RESULTS_FOLDER = "results"
+STATISTICS_FOLDER = "statistics"
 
 BUILT = "built"
 FAILED = "failed"
+STATISTICS = "statistics"
 
 
 class Build(beam.PTransform):
     """Makes the shards of a plan.
 
     Input: paths of task files. Output, tagged `built`: shard file stems; tagged `failed`: (stem, error) of those that
-    this run could not make.
+    this run could not make; tagged `statistics`: (split, `Statistics` of its shards that were made).
     """
 
     def __init__(self, job: Job):
@@ -38,12 +40,38 @@ class Build(beam.PTransform):
 
     def expand(self, task_files):
         """Adds the steps."""
-        return (
+        made = (
             task_files
             | "Read tasks" >> beam.FlatMap(read_tasks)  # (path of the plan, Task)
             | "Spread" >> beam.Reshuffle()
-            | "Build" >> beam.ParDo(BuildShards(self._job)).with_outputs(FAILED, main=BUILT)
+            | "Build" >> beam.ParDo(BuildShards(self._job)).with_outputs(FAILED, STATISTICS, main=BUILT)
         )
+        statistics = made[STATISTICS] | "Add up" >> beam.CombinePerKey(AddUp())
+        return {BUILT: made[BUILT], FAILED: made[FAILED], STATISTICS: statistics}
+
+
+class AddUp(beam.CombineFn):
+    """Adds up statistics. They are exact, so it does not matter in which order workers finish."""
+
+    def create_accumulator(self) -> Statistics:
+        """Those of nothing."""
+        return Statistics()
+
+    def add_input(self, accumulator: Statistics, element: Statistics) -> Statistics:
+        """With those of a shard."""
+        accumulator.add(element)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[Statistics]) -> Statistics:
+        """Of several workers."""
+        merged = Statistics()
+        for each in accumulators:
+            merged.add(each)
+        return merged
+
+    def extract_output(self, accumulator: Statistics) -> Statistics:
+        """As they are."""
+        return accumulator
 
 
 class BuildShards(Worker):
@@ -80,6 +108,7 @@ class BuildShards(Worker):
         else:
             result = summary(built.index) | {"clips": built.counts}
             yield task.stem
+            yield beam.pvalue.TaggedOutput(STATISTICS, (task.split, Statistics.of(built.index)))
         _write_result(self._job.work, task, result)
 
 
@@ -104,7 +133,6 @@ def summary(index: shard_index.Index) -> dict:
         "bytes": index.shard_bytes,
         "crc32c": f"{index.shard_crc32c:08x}",
         "index_crc32c": f"{shard_index.file_crc32c(data):08x}",
-        "statistics": Statistics.of(index).to_json(),
         "ids": index.ids,
         "offsets": index.records["offset"].tolist(),
         "lengths": index.records["length"].tolist(),
@@ -123,6 +151,21 @@ def read_result(work: str, task: plan.Task) -> dict | None:
 
 def _write_result(work: str, task: plan.Task, result: dict) -> None:
     storage.write(_result_path(work, task), json.dumps(result).encode())
+
+
+def write_statistics(element: tuple[str, Statistics], work: str) -> None:
+    """Writes the statistics of a split, for the launcher."""
+    split, statistics = element
+    storage.write(_statistics_path(work, split), json.dumps(statistics.to_json()).encode())
+
+
+def read_statistics(work: str, split: str) -> Statistics:
+    """What `write_statistics` wrote."""
+    return Statistics.from_json(json.loads(storage.read(_statistics_path(work, split))))
+
+
+def _statistics_path(work: str, split: str) -> str:
+    return storage.join(work, STATISTICS_FOLDER, f"{split}.json")
 
 
 def _result_path(work: str, task: plan.Task) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mbt.pipeline import storage
+from mbt.pipeline import snapshot, storage
 from mbt.pipeline.errors import RefusedError
+from mbt.pipeline.snapshot import FOLDER
+from mbt.pipeline.terminal import shown
 from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, FormatError, Manifest
 
-FOLDER = "snapshots"
 _LATEST = re.compile(r"latest(?:~(\d+))?")
 _ROWS_AT_A_TIME = 65_536
 
@@ -49,7 +50,7 @@ def find(known: Sequence[Manifest], name: str) -> Manifest:
         return by_name[name]
     if (match := _LATEST.fullmatch(name)) and (before := int(match[1] or 0)) < len(known):
         return known[-1 - before]
-    names = ", ".join(list(by_name)[-10:])
+    names = ", ".join(shown(name) for name in list(by_name)[-10:])
     raise CatalogueError(f"no snapshot {name!r}; there are {len(by_name)}, the newest last: {names}")
 
 
@@ -78,10 +79,7 @@ def clips_path(root: str, manifest: Manifest) -> str:
 
 
 def _manifest(root: str, name: str) -> Manifest | None:
-    path = storage.join(root, FOLDER, name, MANIFEST_FILE)
     try:
-        return Manifest.from_json(storage.read(path).decode())
-    except FileNotFoundError:
-        return None  # never finished, so it does not exist
+        return snapshot.read(root, name)
     except (FormatError, UnicodeDecodeError) as error:
-        raise CatalogueError(f"{path}: {error}") from error
+        raise CatalogueError(f"{storage.join(root, FOLDER, name, MANIFEST_FILE)}: {error}") from error

@@ -12,16 +12,25 @@ import errno
 import io
 import json
 import os
+from collections.abc import Iterable
 
 import google_crc32c
 
-from mbt.pipeline import catalogue, storage, tally
+from mbt.pipeline import catalogue, storage
 from mbt.pipeline.catalogue import CatalogueError
 from mbt.schemas.manifest import Manifest, Shard
 
 CONFIG_FILE = "dataset_configs.json"
 LABELS_FILE = "labels.csv"
 _CHUNK_BYTES = 1 << 20
+# The tables that Scenic loads, and the splits that may stand for each, the best first: other datasets have other
+# names, and where there is only one split to evaluate on, Scenic's own configurations name it twice.
+_VALIDATION, _TEST = ("validation", "validate", "val", "valid", "dev"), ("test", "eval")
+_STAND_INS = {
+    "train": ("train", "unbalanced_train", "balanced_train"),
+    "validation": (*_VALIDATION, *_TEST),
+    "test": (*_TEST, *_VALIDATION),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,13 +52,14 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written."""
+    """What was written; `stand_ins` are the splits that Scenic's tables are, where their names differ."""
 
     snapshot: str
     folder: str
     files: int
     records: int
     config: dict
+    stand_ins: dict[str, str]
 
     def to_json(self) -> dict:
         """For machines."""
@@ -57,23 +67,27 @@ class Exported:
 
     def to_text(self) -> str:
         """For a person."""
-        return (
-            f"snapshot {self.snapshot}: {self.records} records in {self.files} files\n"
-            f"what Scenic's config.dataset_configs needs: {storage.join(self.folder, CONFIG_FILE)}"
-        )
+        lines = [f"snapshot {self.snapshot}: {self.records} records in {self.files} files"]
+        lines += [f"the table {table} is the split {split}" for table, split in self.stand_ins.items()]
+        lines += [f"no split can be the table {table}" for table in _STAND_INS if table not in self.config["tables"]]
+        lines.append(f"what Scenic's config.dataset_configs needs: {storage.join(self.folder, CONFIG_FILE)}")
+        return "\n".join(lines)
 
 
 def export(options: Options) -> Exported:
-    """Writes the folder; its table of counts comes last.
+    """Writes the folder; its table of counts comes last, and until it is there the same command begins anew.
 
     Raises:
-      CatalogueError: no such snapshot, the folder is not empty, a shard is missing, or it cannot be linked there.
+      CatalogueError: no such snapshot, something else is in the folder, a shard is missing, or it cannot be linked.
     """
     manifest = catalogue.find(catalogue.snapshots(options.root), options.snapshot)
-    _check(options, manifest)
-    config = scenic_config(manifest, options.folder)
-    labels = _labels_csv(options.root, manifest)
     files = _files(manifest)
+    _check(options, manifest)
+    # Deleted, not written over: a left-over link is the dataset's own file.
+    storage.delete(*(storage.join(options.folder, name) for name in _left_over(options.folder, files)))
+    stand_ins = _stand_ins(manifest)
+    config = scenic_config(manifest, options.folder, stand_ins)
+    labels = _labels_csv(manifest)
     try:
         for name, shard in files.items():
             _place(options, storage.join(options.root, shard.path), storage.join(options.folder, name), shard)
@@ -86,27 +100,35 @@ def export(options: Options) -> Exported:
         snapshot=manifest.snapshot,
         folder=options.folder,
         files=len(files),
-        records=sum(split.num_records for split in manifest.splits.values()),
+        records=manifest.num_records,
         config=config,
+        stand_ins=stand_ins,
     )
 
 
-def scenic_config(manifest: Manifest, folder: str) -> dict:
+def _stand_ins(manifest: Manifest) -> dict[str, str]:
+    """For tables of Scenic's that no split is named like: the split that they are."""
+    found = {
+        table: next((split for split in splits if split in manifest.splits), table)
+        for table, splits in _STAND_INS.items()
+        if table not in manifest.splits
+    }
+    return {table: split for table, split in found.items() if split in manifest.splits}
+
+
+def scenic_config(manifest: Manifest, folder: str, stand_ins: dict[str, str]) -> dict:
     """What Scenic's `config.dataset_configs` needs to know of a snapshot that lies in `folder`."""
     tables = {name: f"{name}@{len(split.shards)}" for name, split in manifest.splits.items()}
     examples = {name: split.num_records for name, split in manifest.splits.items()}
-    # Scenic insists on both; where one is missing its own configs name the other twice.
-    for name, other in (("validation", "test"), ("test", "validation")):
-        if name not in manifest.splits and other in manifest.splits:
-            tables[name], examples[name] = tables[other], examples[other]
+    for table, split in stand_ins.items():
+        tables[table], examples[table] = tables[split], examples[split]
     config = {
         "base_dir": folder,
         "tables": tables,
         "examples_per_subset": examples,
         "num_classes": len(manifest.labels),
     }
-    if "train" in manifest.splits:
-        train = manifest.splits["train"]
+    if train := manifest.splits.get(stand_ins.get("train", "train")):
         config |= {"spec_mean": train.mel_mean, "spec_stddev": train.mel_stddev}
     return config
 
@@ -121,8 +143,6 @@ def _files(manifest: Manifest) -> dict[str, Shard]:
 
 
 def _check(options: Options, manifest: Manifest) -> None:
-    if storage.sizes(options.folder) or storage.folders(options.folder):
-        raise CatalogueError(f"{options.folder} is not empty: choose another folder")
     if options.link != "copy" and not (storage.is_local(options.root) and storage.is_local(options.folder)):
         raise CatalogueError(f"--link={options.link}: there are no links on an object store; say --link=copy")
     known: dict[str, dict[str, int]] = {}
@@ -133,6 +153,18 @@ def _check(options: Options, manifest: Manifest) -> None:
                 known[folder] = storage.sizes(folder)
             if known[folder].get(name) != shard.bytes:
                 raise CatalogueError(f"shard {folder}/{name} is missing or not whole; `mbt-data verify` says more")
+
+
+def _left_over(folder: str, files: Iterable[str]) -> list[str]:
+    """Files of an export that did not come to its end.
+
+    Raises:
+      CatalogueError: there is something else, or a whole export.
+    """
+    there = storage.sizes(folder).keys()
+    if there - {*files, LABELS_FILE} or storage.folders(folder):
+        raise CatalogueError(f"{folder} is not empty: choose another folder")
+    return sorted(there)
 
 
 def _place(options: Options, source: str, target: str, shard: Shard) -> None:
@@ -157,13 +189,11 @@ def _copy(source: str, target: str, shard: Shard) -> None:
         raise CatalogueError(f"shard {source} does not match its checksum; `mbt-data verify` says more")
 
 
-def _labels_csv(root: str, manifest: Manifest) -> bytes:
+def _labels_csv(manifest: Manifest) -> bytes:
     """Index, name, and records per split of each label."""
-    rows = catalogue.clip_batches(root, manifest, tally.COLUMNS)
-    counts = tally.count(rows, manifest.splits, manifest.labels)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "label", *manifest.splits])
     for index, label in enumerate(manifest.labels):
-        writer.writerow([index, label, *(counts[split].records[index] for split in manifest.splits)])
+        writer.writerow([index, label, *(split.class_counts.get(label, 0) for split in manifest.splits.values())])
     return text.getvalue().encode()

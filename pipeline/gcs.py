@@ -15,11 +15,14 @@ from typing import BinaryIO, cast
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp import gcsio
 from apache_beam.options.pipeline_options import PipelineOptions
-from google.api_core.exceptions import NotFound, PreconditionFailed
+from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage import Blob, Client
 from google.cloud.storage.retry import DEFAULT_RETRY
+from requests import RequestException
 from requests.adapters import HTTPAdapter
 
+ERRORS = (GoogleAPIError, GoogleAuthError, RequestException)  # besides `OSError`, what may come of any call
 SCHEME = "gs"
 EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"  # read by google-cloud-storage; its value is a URL
 # Without it google-cloud-storage 3.17 asks for the bucket too, in a thread, after each answer that there is no object.

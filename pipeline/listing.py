@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mbt.pipeline import catalogue, tally
-from mbt.pipeline.terminal import by_count, columns, percent, shown, size
+from mbt.pipeline.terminal import between, by_count, columns, length, percent, shown, size
 from mbt.schemas.manifest import Manifest
 
 _EXTREMES = 3
@@ -78,6 +78,8 @@ class SplitShown:
       shards: files.
       bytes: of them.
       seconds: length of all records.
+      shortest_s: of the shortest record.
+      longest_s: of the longest.
       lost: number of lost clips by "outcome/reason".
       mel_mean: of all spectrogram values.
       mel_stddev: likewise.
@@ -92,6 +94,8 @@ class SplitShown:
     shards: int
     bytes: int
     seconds: float
+    shortest_s: float
+    longest_s: float
     lost: dict[str, int]
     mel_mean: float
     mel_stddev: float
@@ -159,21 +163,21 @@ def show(options: ShowOptions) -> Shown:
     )
 
 
-def shard_sizes(manifest: Manifest) -> dict[str, int]:
+def _shard_sizes(manifest: Manifest) -> dict[str, int]:
     """Paths of a snapshot's shards, with their sizes in bytes."""
     return {shard.path: shard.bytes for split in manifest.splits.values() for shard in split.shards}
 
 
 def _line(manifest: Manifest, parent: Manifest | None) -> Line:
-    sizes = shard_sizes(manifest)
-    shared = shard_sizes(parent).keys() & sizes.keys() if parent else set()
+    sizes = _shard_sizes(manifest)
+    shared = _shard_sizes(parent).keys() & sizes.keys() if parent else set()
     return Line(
         snapshot=manifest.snapshot,
         created=manifest.created,
         parent=manifest.parent,
-        clips=sum(split.num_clips for split in manifest.splits.values()),
-        records=sum(split.num_records for split in manifest.splits.values()),
-        bytes=sum(sizes.values()),
+        clips=manifest.num_clips,
+        records=manifest.num_records,
+        bytes=manifest.bytes,
         shared_bytes=sum(sizes[path] for path in shared) if parent else None,
     )
 
@@ -192,8 +196,10 @@ def _split_shown(manifest: Manifest, name: str, counts: tally.SplitTally) -> Spl
         clips=split.num_clips,
         records=split.num_records,
         shards=len(split.shards),
-        bytes=sum(shard.bytes for shard in split.shards),
-        seconds=counts.seconds,
+        bytes=split.bytes,
+        seconds=split.seconds,
+        shortest_s=split.shortest_s,
+        longest_s=split.longest_s,
         lost=split.lost,
         mel_mean=split.mel_mean,
         mel_stddev=split.mel_stddev,
@@ -233,7 +239,8 @@ def _shown_lines(view: Shown) -> Iterator[str]:
 def _split_lines(name: str, split: SplitShown) -> Iterator[str]:
     yield (
         f"{name}: {split.clips} clips, {split.records} records ({percent(split.records, split.clips)}), "
-        f"{split.seconds / 3600:.2f} h, {split.shards} shards, {size(split.bytes)}"
+        f"{length(split.seconds)} ({between(split.shortest_s, split.longest_s)} each), "
+        f"{split.shards} shards, {size(split.bytes)}"
     )
     yield from _reason_lines(split.lost)
     yield f"  spectrogram mean {split.mel_mean:.4f}, standard deviation {split.mel_stddev:.4f}"

@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 
 import pyarrow as pa
@@ -54,16 +54,15 @@ class Tally:
     num_clips: int = 0
     num_records: int = 0
     lost: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    statistics: Statistics = dataclasses.field(default_factory=Statistics)
 
-    def split(self, labels: tuple[str, ...]) -> Split:
+    def split(self, statistics: Statistics, labels: tuple[str, ...]) -> Split:
         """What the manifest says of the split."""
         return Split(
             shards=tuple(self.shards),
             num_clips=self.num_clips,
             num_records=self.num_records,
             lost=dict(sorted(self.lost.items())),
-            **self.statistics.of_split(labels),
+            **statistics.of_split(labels),
         )
 
 
@@ -92,6 +91,7 @@ def publish(
     invalid: pa.Table,
     results: Iterable[tuple[Task, dict]],
     *,
+    statistics: Mapping[str, Statistics],
     name: str | None,
     annotations_sha256: str,
 ) -> tuple[Manifest, bool]:
@@ -103,6 +103,7 @@ def publish(
       plan: the sorted valid rows, with what fetching gave.
       invalid: the rows that were refused.
       results: every task with its `build.summary`.
+      statistics: of every split.
       name: of the snapshot; by default the time.
       annotations_sha256: digest of the annotation file.
 
@@ -128,7 +129,7 @@ def publish(
         parent=parent.snapshot if parent else None,
         created=created.isoformat(timespec="microseconds"),
         labels=dataset.labels,
-        splits={split: tally.split(dataset.labels) for split, tally in tallies.items()},
+        splits={split: tally.split(statistics[split], dataset.labels) for split, tally in tallies.items()},
         annotations_sha256=annotations_sha256,
         tool_versions={tool: metadata.version(tool) for tool in _TOOLS},
         unassigned=dict(sorted(unassigned.items())),
@@ -160,7 +161,6 @@ def _clip_rows(
     for task, result in results:
         tally = tallies[task.split]
         tally.shards.append(_shard(task, result))
-        tally.statistics.add(Statistics.from_json(result["statistics"]))
         places = {clip_id: place for place, clip_id in enumerate(result["ids"])}
         absent = {clip["id"]: clip for clip in result["absent"]}
         for row in plan.slice(task.first_row, task.num_rows).to_pylist():

@@ -6,6 +6,7 @@ from mbt.pipeline.assemble import Result
 from mbt.pipeline.options import Options
 from mbt.pipeline.shard import COPIED, DECODED, RELABELLED
 from mbt.pipeline.standing import Status
+from mbt.pipeline.terminal import by_count, size
 from mbt.schemas.clip import Outcome
 
 _SHOWN = ("ok", "gone", "restricted", "blocked", "transient", "unusable", "invalid", "not_tried")
@@ -52,15 +53,14 @@ def _build_text(result: Result, options: Options) -> str:
     manifest = result.manifest
     lines = list(result.notes)
     for name, split in manifest.splits.items():
-        size = sum(shard.bytes for shard in split.shards)
         lines.append(
             f"{name}: {split.num_clips} clips, {split.num_records} records, "
-            f"{len(split.shards)} shards, {size / 1e6:.1f} MB"
+            f"{len(split.shards)} shards, {size(split.bytes)}"
         )
-        lines += [f"  {count:>8}  {reason}" for reason, count in _by_count(split.lost)]
+        lines += [f"  {count:>8}  {reason}" for reason, count in by_count(split.lost)]
     if manifest.unassigned:
         lines.append("rows whose split could not be read:")
-        lines += [f"  {count:>8}  {reason}" for reason, count in _by_count(manifest.unassigned)]
+        lines += [f"  {count:>8}  {reason}" for reason, count in by_count(manifest.unassigned)]
     if result.num_built:
         relabelled = f", {result.clips[RELABELLED]} relabelled" if result.clips[RELABELLED] else ""
         lines.append(f"{result.clips[DECODED]} clips decoded, {result.clips[COPIED]} copied{relabelled}")
@@ -117,10 +117,6 @@ def _status_lines(status: Status) -> list[str]:
 
 
 _WORDS = {str(outcome): str(outcome) for outcome in Outcome} | {"not_tried": "never tried"}
-
-
-def _by_count(lost: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(lost.items(), key=lambda item: -item[1])
 
 
 def _duration(seconds: float) -> str:

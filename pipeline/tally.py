@@ -1,6 +1,5 @@
 """What a clip table holds, counted in one pass and in memory that does not grow with the number of clips."""
 
-import collections
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 
 from mbt.schemas.clip import MICROSECONDS, Outcome
 
-COLUMNS = ("split", "outcome", "reason", "start_us", "end_us", "labels", "length")
+COLUMNS = ("split", "outcome", "start_us", "end_us", "labels", "length")
 # Edges of the histograms' bins. Most data sets cut clips of up to 10 s; sizes go by the square root of 2.
 DURATION_EDGES_S = np.array([*np.arange(0, 12.5, 0.5), 15, 20, 30, 60, 120, np.inf])
 SIZE_EDGES_BYTES = np.array([0, *(1024 * 2.0 ** np.arange(0, 15.5, 0.5)), np.inf])
@@ -23,20 +22,14 @@ class SplitTally:
     Attributes:
       clips: annotated, per label; (labels,) int64.
       records: clips that are records, per label; (labels,) int64.
-      durations: records per bin of `DURATION_EDGES_S`.
+      durations: records per bin of `DURATION_EDGES_S`, by the span that was annotated.
       sizes: records per bin of `SIZE_EDGES_BYTES`.
-      seconds: length of all records.
-      bytes: size of all records.
-      lost: number of lost clips by "outcome/reason".
     """
 
     clips: np.ndarray
     records: np.ndarray
     durations: np.ndarray
     sizes: np.ndarray
-    seconds: float = 0.0
-    bytes: int = 0
-    lost: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
 
 def count(batches: Iterable[pa.RecordBatch], splits: Iterable[str], labels: Sequence[str]) -> dict[str, SplitTally]:
@@ -86,11 +79,6 @@ def _add(tally: SplitTally, rows: pa.RecordBatch, vocabulary: pa.Array) -> None:
     sizes = there["length"].to_numpy(zero_copy_only=False)
     tally.durations += np.histogram(seconds, DURATION_EDGES_S)[0]
     tally.sizes += np.histogram(sizes, SIZE_EDGES_BYTES)[0]
-    tally.seconds += float(seconds.sum())
-    tally.bytes += int(sizes.sum())
-    lost = rows.filter(pc.invert(is_record(rows)))
-    pairs = zip(lost["outcome"].to_pylist(), lost["reason"].to_pylist(), strict=True)
-    tally.lost.update(f"{outcome}/{reason}" for outcome, reason in pairs)
 
 
 def _label_counts(rows: pa.RecordBatch, vocabulary: pa.Array) -> np.ndarray:

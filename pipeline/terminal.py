@@ -18,6 +18,18 @@ def size(count: int) -> str:
     return f"{value:.1f} {_UNITS[unit]}" if unit else f"{count} B"
 
 
+def length(seconds: float) -> str:
+    """Of recordings, in seconds, minutes or hours; never in days."""
+    if seconds < 60:
+        return f"{seconds:.4g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
+
+
+def between(shortest_s: float, longest_s: float) -> str:
+    """From the length of the shortest recording to that of the longest, in seconds."""
+    return f"{shortest_s:g} s" if shortest_s == longest_s else f"{shortest_s:g} to {longest_s:g} s"
+
+
 def percent(part: int, whole: int) -> str:
     """A share in percent; a dash of nothing."""
     return f"{100 * part / whole:.1f} %" if whole else "-"

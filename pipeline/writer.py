@@ -19,16 +19,11 @@ import uuid
 from collections.abc import Iterator
 from typing import IO, Protocol
 
-from google.api_core.exceptions import GoogleAPIError
-from google.auth.exceptions import GoogleAuthError
-from requests.exceptions import RequestException
-
 from mbt.pipeline import gcs, storage
 
 _NAME = re.compile(r"\.writer(?:-(\d+)-of-(\d+))?")
 _LET_GO_S = 5
 _LOG = logging.getLogger(__name__)
-_CLOUD_ERRORS = (GoogleAPIError, GoogleAuthError, RequestException)
 
 
 class WriterError(RuntimeError):
@@ -212,7 +207,7 @@ def _take(lock: _Lock, root: str, part: Part, take_over: bool) -> None:
                 raise _held(lock, root, other)
     except OSError as error:
         raise WriterError(f"--output={root}: {error.strerror or error}") from error
-    except _CLOUD_ERRORS as error:
+    except gcs.ERRORS as error:
         raise WriterError(f"--output={root}: {error}") from error
 
 
@@ -346,7 +341,7 @@ class _Object:
             return
         try:
             gcs.delete_generation(self._path, generation)
-        except _CLOUD_ERRORS as error:
+        except gcs.ERRORS as error:
             _LOG.warning("%s could not be removed, so the next command needs --take_over: %s", self._path, error)
 
     def forget(self) -> None:

@@ -1,8 +1,10 @@
 """`dataset.json` and a snapshot's `manifest.json`: plain JSON, one dataclass each."""
 
+import contextlib
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 FORMAT_VERSION = 1
@@ -45,7 +47,8 @@ class Dataset:
     def from_json(cls, text: str) -> "Dataset":
         """From the text of its file; raises `FormatError`."""
         fields = _fields(cls, text, DATASET_FILE)
-        return cls(**fields | {"labels": tuple(fields["labels"])})
+        with _as_expected(DATASET_FILE):
+            return cls(**fields | {"labels": tuple(fields["labels"])})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,11 @@ class Split:
     shortest_s: float = 0.0
     longest_s: float = 0.0
     class_counts: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards."""
+        return sum(shard.bytes for shard in self.shards)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,6 +178,21 @@ class Manifest:
     amended: tuple[Amendment, ...] = ()
     format_version: int = FORMAT_VERSION
 
+    @property
+    def num_clips(self) -> int:
+        """Annotated clips of all splits."""
+        return sum(split.num_clips for split in self.splits.values())
+
+    @property
+    def num_records(self) -> int:
+        """Records of all splits."""
+        return sum(split.num_records for split in self.splits.values())
+
+    @property
+    def bytes(self) -> int:
+        """Size of the shards of all splits."""
+        return sum(split.bytes for split in self.splits.values())
+
     def to_json(self) -> str:
         """As the text of its file."""
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
@@ -178,9 +201,10 @@ class Manifest:
     def from_json(cls, text: str) -> "Manifest":
         """From the text of its file; raises `FormatError`."""
         fields = _fields(cls, text, MANIFEST_FILE)
-        splits = {name: _split(value) for name, value in fields["splits"].items()}
-        amended = tuple(_amendment(value) for value in fields.get("amended", ()))
-        return cls(**fields | {"labels": tuple(fields["labels"]), "splits": splits, "amended": amended})
+        with _as_expected(MANIFEST_FILE):
+            splits = {name: _split(value) for name, value in fields["splits"].items()}
+            amended = tuple(_amendment(value) for value in fields.get("amended", ()))
+            return cls(**fields | {"labels": tuple(fields["labels"]), "splits": splits, "amended": amended})
 
 
 def mean_and_stddev(total: float, total_of_squares: float, count: int) -> tuple[float, float]:
@@ -197,6 +221,14 @@ def _split(value: dict[str, Any]) -> Split:
 
 def _amendment(value: dict[str, Any]) -> Amendment:
     return Amendment(**value | {"shards": tuple(ShardChange(**change) for change in value["shards"])})
+
+
+@contextlib.contextmanager
+def _as_expected(file: str) -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise FormatError(f"{file} is not as it was written: {error}") from error
 
 
 def _fields(cls, text: str, file: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from fractions import Fraction
 
 from mbt.schemas.clip import MEL_BINS, MEL_ROWS_PER_SECOND
 from mbt.schemas.index import Index
@@ -10,7 +11,7 @@ from mbt.schemas.manifest import mean_and_stddev
 
 @dataclasses.dataclass
 class Statistics:
-    """Sums that can be added up; the order of adding decides the last bits of the two that are floats.
+    """Sums that can be added up in any order, to the same last bit: what is added is added exactly.
 
     Attributes:
       mel_rows: valid spectrogram rows, 10 ms each.
@@ -22,8 +23,8 @@ class Statistics:
     """
 
     mel_rows: int = 0
-    mel_sum: float = 0.0
-    mel_sum_of_squares: float = 0.0
+    mel_sum: Fraction = Fraction(0)
+    mel_sum_of_squares: Fraction = Fraction(0)
     shortest_rows: int | None = None
     longest_rows: int | None = None
     labels: collections.Counter = dataclasses.field(default_factory=collections.Counter)
@@ -35,8 +36,8 @@ class Statistics:
         total, total_of_squares = index.mel_sums()
         return cls(
             mel_rows=int(rows.sum()),
-            mel_sum=total,
-            mel_sum_of_squares=total_of_squares,
+            mel_sum=Fraction(total),
+            mel_sum_of_squares=Fraction(total_of_squares),
             shortest_rows=int(rows.min()) if len(rows) else None,
             longest_rows=int(rows.max()) if len(rows) else None,
             labels=collections.Counter(index.labels.tolist()),
@@ -54,16 +55,19 @@ class Statistics:
 
     def to_json(self) -> dict:
         """As plain JSON."""
-        return dataclasses.asdict(self) | {"labels": sorted(self.labels.items())}
+        sums = {"mel_sum": str(self.mel_sum), "mel_sum_of_squares": str(self.mel_sum_of_squares)}
+        return dataclasses.asdict(self) | sums | {"labels": sorted(self.labels.items())}
 
     @classmethod
     def from_json(cls, fields: dict) -> "Statistics":
         """From what `to_json` gave."""
-        return cls(**fields | {"labels": collections.Counter(dict(fields["labels"]))})
+        sums = {name: Fraction(fields[name]) for name in ("mel_sum", "mel_sum_of_squares")}
+        return cls(**fields | sums | {"labels": collections.Counter(dict(fields["labels"]))})
 
     def of_split(self, labels: tuple[str, ...]) -> dict:
         """The fields of `Split` that come from here."""
-        mean, stddev = mean_and_stddev(self.mel_sum, self.mel_sum_of_squares, self.mel_rows * MEL_BINS)
+        sums = float(self.mel_sum), float(self.mel_sum_of_squares)
+        mean, stddev = mean_and_stddev(*sums, self.mel_rows * MEL_BINS)
         return {
             "mel_mean": mean,
             "mel_stddev": stddev,

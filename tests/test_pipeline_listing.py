@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
@@ -117,6 +118,28 @@ def test_show(run, answer, root):
     assert "transient/missing" in text and "train: 5 clips, 4 records (80.0 %)" in text
 
 
+def test_statistics_are_those_of_all_valid_rows(root):
+    """Padding does not count: one clip has 0.8 s, and its last step is filled up."""
+    for split in manifest(root, "second").splits.values():
+        paths = [str(root / shard.path) for shard in split.shards]
+        mels = [valid_rows(record.numpy()) for record in tf.data.TFRecordDataset(paths)]
+        values = np.concatenate(mels).astype(np.float64)
+        assert split.mel_mean == pytest.approx(values.mean(), rel=1e-9)
+        assert split.mel_stddev == pytest.approx(values.std(), rel=1e-9)
+        assert split.seconds == len(values) / 100
+        assert (split.shortest_s, split.longest_s) == (min(map(len, mels)) / 100, max(map(len, mels)) / 100)
+
+
+def valid_rows(record: bytes) -> np.ndarray:
+    """(10 ms rows, 128): the spectrogram of a record without its padding."""
+    context, lists = tf.io.parse_single_sequence_example(
+        record,
+        {"melspec/feature/num_samples": tf.io.FixedLenFeature([], tf.int64)},
+        {"melspec/feature/floats": tf.io.FixedLenSequenceFeature([100, 128], tf.float32)},
+    )
+    return lists["melspec/feature/floats"].numpy().reshape(-1, 128)[: int(context["melspec/feature/num_samples"])]
+
+
 def test_diff(run, answer, root, tmp_path):
     changes = answer(root, "diff", "first", "second", f"--common={tmp_path}/common.csv")
     train, test = changes["splits"]["train"], changes["splits"]["test"]
@@ -140,6 +163,31 @@ def test_refusals(refusal, root, tmp_path):
     assert "no snapshot there" in refusal(tmp_path / "nowhere", "list")
     assert not (tmp_path / "nowhere").exists()
     assert "unknown flag --nonsense" in refusal(root, "list", "--nonsense=1")
+
+
+def test_paths_that_cannot_be_are_refused(refusal, root, tmp_path):
+    """Nothing was kept, and the same command would not go on."""
+    (tmp_path / "file").touch()
+    for line in (
+        refusal(tmp_path / "file", "list"),
+        refusal(root, "diff", "first", "second", f"--common={tmp_path}"),
+        refusal(root, "export", "--layout=scenic", tmp_path / "file" / "folder"),
+    ):
+        assert ("Not a directory" in line or "Is a directory" in line) and "goes on" not in line
+
+
+def test_a_strangers_snapshot_does_not_steer_the_terminal(run, root, tmp_path):
+    copy = shutil.copytree(root, tmp_path / "copy")
+    path = copy / "snapshots" / "third" / "manifest.json"
+    fields = json.loads(path.read_text())
+    evil = "\x1b[2J\x07\u202e"
+    fields |= {"dataset": f"d{evil}", "parent": f"p{evil}", "tool_versions": {f"t{evil}": f"v{evil}"}}
+    fields["splits"] = {f"s{evil}": fields["splits"]["train"] | {"lost": {f"gone/{evil}": 1}}}
+    path.write_text(json.dumps(fields))
+    for words in (("list",), ("show", "third"), ("diff", "first", "third")):
+        status, out, _ = run(copy, *words)
+        assert status == 0 and "\\x1b[2J" in out
+        assert all(line.isprintable() for line in out.splitlines())
 
 
 def test_a_damaged_snapshot_is_named(refusal, root, tmp_path):
@@ -182,6 +230,61 @@ def test_export_for_scenic(answer, root, tmp_path, link):
         assert exported.read_bytes() == original.read_bytes()
         assert exported.is_symlink() == (link == "symbolic")
         assert exported.samefile(original) == (link != "copy")
+
+
+def renamed(root: Path, copy: Path, splits: dict[str, str]) -> Path:
+    """A copy of a dataset whose newest snapshot has splits of these names, each the one of that old name."""
+    shutil.copytree(root, copy)
+    path = copy / "snapshots" / "third" / "manifest.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"splits": {new: fields["splits"][old] for new, old in splits.items()}}))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("splits", "stand_ins"),
+    [
+        ({"train": "train", "val": "test", "test": "train"}, {"validation": "val"}),
+        ({"train": "train", "validate": "test"}, {"validation": "validate", "test": "validate"}),
+        ({"train": "train", "val": "test"}, {"validation": "val", "test": "val"}),
+        (
+            {"balanced_train": "test", "eval": "test", "unbalanced_train": "train"},
+            {"train": "unbalanced_train", "validation": "eval", "test": "eval"},
+        ),
+        ({"train": "train", "validation": "test", "test": "test"}, {}),
+        ({"odd": "train"}, {}),
+    ],
+)
+def test_scenic_finds_its_tables_under_other_names(run, answer, root, tmp_path, splits, stand_ins):
+    """Never the test split where there is one to validate on."""
+    copy = renamed(root, tmp_path / "copy", splits)
+    done = answer(copy, "export", "--layout=scenic", tmp_path / "a")
+    assert done["stand_ins"] == stand_ins
+    tables, counts = done["config"]["tables"], done["config"]["examples_per_subset"]
+    assert tables == {name: f"{stand_ins.get(name, name)}@2" for name in (*splits, *stand_ins)}
+    assert all(counts[table] == counts[split] for table, split in stand_ins.items())
+    has_train = "train" in tables
+    trained = manifest(root, "third").splits["train"]
+    assert (done["config"].get("spec_mean"), has_train) in ((trained.mel_mean, True), (None, False))
+    text = run(copy, "export", "--layout=scenic", tmp_path / "b")[1]
+    assert all(f"the table {table} is the split {split}\n" in text for table, split in stand_ins.items())
+    assert ("no split can be the table train" in text) != has_train
+
+
+def test_an_export_that_was_killed_begins_anew(answer, refusal, root, tmp_path):
+    """What it left are links: whoever wrote over them would write into the dataset."""
+    shards = {path: path.read_bytes() for path in (root / "shards").iterdir()}
+    first = manifest(root, "third").splits["train"].shards[0]
+    folder = tmp_path / "scenic"
+    folder.mkdir()
+    os.link(root / first.path, folder / "train-00000-of-00002")
+    (folder / "labels.csv").write_text("cut off")
+    words = ("export", "--layout=scenic", folder, "--link=copy")
+    assert answer(root, *words)["files"] == 4
+    assert "labels.csv" in os.listdir(folder) and "cut off" not in (folder / "labels.csv").read_text()
+    assert not (folder / "train-00000-of-00002").samefile(root / first.path)
+    assert {path: path.read_bytes() for path in (root / "shards").iterdir()} == shards
+    assert "is not empty" in refusal(root, *words)
 
 
 def read_table(config: dict, subset: str) -> list[bytes]:

@@ -9,6 +9,12 @@ from mbt.pipeline import storage
 from mbt.pipeline.main import main
 
 
+def test_a_bucket_that_is_not_there_is_said_in_one_line(gcs, capsys):
+    assert main(["list", "--output=gs://no-such-bucket/root"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mbt-data: Google Cloud Storage: 404")
+
+
 def test_a_dataset_on_an_object_store_is_read(gcs, mbt_data, write_csv, clip_folder, six_rows, tmp_path, capsys):
     media = shutil.copytree(clip_folder, tmp_path / "media")
     write_csv(tmp_path / "clips.csv", six_rows)

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import datetime
 import io
 import itertools
 import json
@@ -17,12 +18,15 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mbt.pipeline import report
+from mbt.pipeline.errors import RefusedError
+from mbt.pipeline.main import main
 from mbt.pipeline.report import charts, contact
 
 HOSTILE_LABEL = '<script>alert("label")</script>'
 HOSTILE_ID = '"><img src=x onerror=alert(1)>'
 HOSTILE_REASON = "gone/</style></title><script>alert('reason')</script>{{ 7 * 7 }}"
 LONG_LABEL = "a" * 200
+MANY_LABELS = [f"kind {number:02d}" for number in range(30)]
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +38,12 @@ def root(mbt_data, make_media, clip_folder, tmp_path_factory) -> Path:
     sound = "aevalsrc='if(gte(t,1),0.5*sin(2*PI*1000*t),0)':s=16000"
     make_media(media / "halves.mp4", seconds=2, video=sight, audio=sound)
     make_media(media / "tall.mp4", seconds=1.5, size="48x96")
+    make_media(media / "flat.mp4", seconds=1, size="1600x4")
     rows = [[f"{n}.mp4", 0, 1, f"class {n % 3};all", "train", f"clip-{n}"] for n in range(6)]
     rows += [
         ["halves.mp4", 0, 2, HOSTILE_LABEL, "test", "halves"],
-        ["tall.mp4", 0, 1.5, LONG_LABEL, "test", HOSTILE_ID],
+        ["tall.mp4", 0, 3, LONG_LABEL, "test", HOSTILE_ID],
+        ["flat.mp4", 0, 1, ";".join(MANY_LABELS), "test", "flat"],
         ["absent.mp4", 0, 1, HOSTILE_LABEL, "test", "absent"],
     ]
     for name in ("one", "two"):
@@ -113,6 +119,42 @@ def test_frames_and_spectrogram_share_one_time_axis(root):
     assert places["1"] == contact.WIDTH / 2 and places["2 s"] == contact.WIDTH
 
 
+def test_a_clip_of_many_labels_and_few_pixels_has_its_card(root):
+    card = cards(root)["flat"]
+    assert (card.labels, card.more_labels) == (tuple(MANY_LABELS[:24]), 6)
+    assert decoded(card.strip).height == 1
+
+
+def test_a_card_and_a_split_are_as_long_as_the_record(root, html):
+    """Not as what was annotated: that is 3 s, of which the film has half."""
+    assert cards(root)[HOSTILE_ID].seconds == pytest.approx(1.5, abs=0.05)
+    assert re.search(r"4\.[45]\d* s, each 1 to 2 s", html.read_text())
+
+
+def test_a_damaged_record_is_not_shown(root, tmp_path):
+    copy = shutil.copytree(root, tmp_path / "copy")
+    for shard in (copy / "shards").glob("*.tfrecord"):
+        data = bytearray(shard.read_bytes())
+        if data:
+            data[data.index(b"\xff\xd8\xff") + 700] ^= 1  # inside a JPEG, which stays one
+            shard.write_bytes(data)
+    with pytest.raises(RefusedError, match="does not match its checksum; `mbt-data verify` says more"):
+        report.write(report.Options(root=str(copy), snapshot="two"))
+
+
+def cards(root: Path) -> dict[str, contact.Card]:
+    manifest = report.catalogue.find(report.catalogue.snapshots(str(root)), "two")
+    return {card.id: card for sheet in contact.sheets(str(root), manifest, 6, 0) for card in sheet.cards}
+
+
+@pytest.mark.parametrize("flag", ["--clips=x", "--clips=25", "--clips=-1", "--seed=-1", "--seed=1.5"])
+def test_numbers_are_checked(root, flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["report", f"--output={root}", flag])
+    name, _, value = flag.partition("=")
+    assert ended.value.code == 2 and f"argument {name}: '{value}' is not a number from 0" in capsys.readouterr().err
+
+
 def decoded(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))))
 
@@ -123,6 +165,14 @@ def test_charts_say_their_numbers():
     (first,), (above, last) = (series.marks for series in chart.series)
     assert first.title == "a: 4 from 1 to 2 seconds" and last.title == "b: 2 from 2 to 3 seconds"
     assert above.y + above.height == pytest.approx(first.y) and first.height == above.height == 2 * last.height
+
+
+def test_times_on_an_axis_differ():
+    start = datetime.datetime(2024, 5, 31, 12, tzinfo=datetime.UTC)
+    for step in (datetime.timedelta(seconds=20), datetime.timedelta(hours=3), datetime.timedelta(days=40)):
+        chart = charts.over_time("", [start, start + step], {"train": [100.0, 90.0]})
+        texts = [tick.text for tick in chart.x_ticks]
+        assert len(set(texts)) == len(texts) == 3
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0"), (950, "950"), (12_000, "12k"), (3_400_000, "3.4M")])
@@ -174,7 +224,7 @@ def test_it_is_quiet_and_says_what_was_annotated(browser, html):
     page, noise = opened(browser, html, 1200)
     assert not noise
     rows = page.locator("#classes tbody th").all_inner_texts()
-    assert HOSTILE_LABEL in rows and LONG_LABEL in rows
+    assert HOSTILE_LABEL in rows and LONG_LABEL[:79] + "…" in rows
     captions = page.locator("figcaption").all_inner_texts()
     assert any(HOSTILE_ID in caption for caption in captions)
     reasons = page.locator("section:has(#reasons) tbody th").all_inner_texts()
@@ -244,10 +294,10 @@ def test_everything_has_a_name(browser, html):
 def test_classes_are_searched_and_sorted(browser, html):
     page, noise = opened(browser, html, 360)
     rows = page.locator("#classes tbody tr:visible th")
-    assert rows.count() == 6 and page.locator("#count").inner_text() == "6 of 6 classes"
+    assert rows.count() == 36 and page.locator("#count").inner_text() == "36 of 36 classes"
     page.locator("#search").fill("CLASS ")
     assert rows.all_inner_texts() == ["class 0", "class 2", "class 1"]
-    assert page.locator("#count").inner_text() == "3 of 6 classes"
+    assert page.locator("#count").inner_text() == "3 of 36 classes"
     page.locator("#search").fill("<SCRIPT>")
     assert rows.all_inner_texts() == [HOSTILE_LABEL]
     page.locator("#search").fill("no such class")

@@ -105,6 +105,9 @@ def test_manifest_and_dataset_roundtrip_and_refuse_other_versions():
         Dataset.from_json(dataset.to_json().replace('"name"', '"nom"'))
     with pytest.raises(FormatError, match="not JSON"):
         Manifest.from_json("{")
+    for word, damaged in (('"num_records"', '"mun_records"'), ('"parent": null', '"other": 1, "parent": null')):
+        with pytest.raises(FormatError, match="is not as it was written"):
+            Manifest.from_json(manifest.to_json().replace(word, damaged))
 
 
 @given(st.integers(1, 10**9))

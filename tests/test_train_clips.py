@@ -87,6 +87,13 @@ def test_the_order_of_the_list_changes_nothing(run, tmp_path, capsys):
     assert all_listed == everything | {"clips_sha256": all_listed["clips_sha256"], "missing": 0}
 
 
+def test_a_spreadsheet_may_have_written_the_list(run, tmp_path, capsys):
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"\xef\xbb\xbfsplit,id\r\n" + b'test,"clip, ""4"""\r\n\r\n')
+    status, result, err = evaluate(run, capsys, f"--clips={path}")
+    assert (status, result.get("clips")) == (0, 1), err
+
+
 def test_missing_clips_are_refused_unless_allowed(run, tmp_path, capsys):
     chosen = write_list(tmp_path / "list.csv", [("test", name) for name in (*NAMES[:2], "vanished")])
     before = sorted((run / "evaluations").glob("*"))

@@ -33,14 +33,14 @@ class ClipList:
 
 
 def read_list(path: pathlib.Path, split: str) -> ClipList:
-    """Reads the clips of a split.
+    """Reads the clips of a split; blank lines and a spreadsheet's byte order mark do not matter.
 
     Raises:
       UsageError: the file cannot be read, is no such list, or names no clip of the split.
     """
     try:
         data = path.read_bytes()
-        header, *rows = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
+        header, *rows = filter(None, csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
         ids = frozenset(clip_id for name, clip_id in rows if name == split)
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"--clips={path}: not a CSV of {','.join(COLUMNS)}: {error}") from error

@@ -41,17 +41,26 @@ def answer(known: argparse.Namespace, beam: tuple[str, ...], work: Callable[[], 
       work: to do.
 
     Raises:
-      RefusedError: a flag is wrong, or what the work raised.
+      RefusedError: a flag is wrong, a file cannot be read or written, or what the work raised.
+      IncompleteError: an object store does not answer, or not to us.
     """
     from apache_beam.io.filesystems import FileSystems
 
-    from mbt.pipeline import runner
-    from mbt.pipeline.errors import RefusedError
+    from mbt.pipeline import gcs, runner
+    from mbt.pipeline.errors import IncompleteError, RefusedError
+    from mbt.pipeline.terminal import shown
 
     try:
         FileSystems.set_options(runner.pipeline_options(beam))
     except runner.BeamFlagsError as error:
         raise RefusedError(str(error)) from error
-    found = work()
-    print(json.dumps(found.to_json(), indent=1) if known.json else found.to_text())
+    try:
+        found = work()
+    except gcs.ERRORS as error:  # first, for some of them are OSErrors too
+        raise IncompleteError(f"Google Cloud Storage: {error}") from error
+    except OSError as error:
+        raise RefusedError(str(error)) from error
+    # A snapshot may be a stranger's: whatever its files say, the terminal only gets text.
+    lines = [json.dumps(found.to_json(), indent=1)] if known.json else map(shown, found.to_text().split("\n"))
+    print("\n".join(lines))
     return 0

@@ -1,6 +1,7 @@
 """`mbt-data report`."""
 
 import argparse
+import re
 
 from mbt.pipeline.commands import reading
 
@@ -14,6 +15,7 @@ split, as frames above their spectrogram; and the classes that lost most.
 The file is written beside the snapshot as report.html and, with --html, to another place too. It holds frames of
 clips: who may not see the clips may not see the report.
 """
+_MOST_CLIPS = 24
 EPILOG = """\
 examples:
   mbt-data report --output=dataset
@@ -31,9 +33,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=6,
         metavar="N",
-        help="clips shown per split, up to 24 (default: %(default)s)",
+        help=f"clips shown per split, up to {_MOST_CLIPS} (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which clips are drawn (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="which clips are drawn (default: %(default)s)"
+    )
     reading.add_json(parser)
 
 
@@ -47,8 +51,13 @@ def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
     return reading.answer(known, beam, lambda: report.write(options))
 
 
+def _seed(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
+
+
 def _count(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 24:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 24")
-    return number
+    if not re.fullmatch("[0-9]{1,2}", text) or int(text) > _MOST_CLIPS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_MOST_CLIPS}")
+    return int(text)

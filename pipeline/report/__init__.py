@@ -13,7 +13,7 @@ import jinja2
 
 from mbt.pipeline import catalogue, storage, tally
 from mbt.pipeline.report import contact, view
-from mbt.pipeline.terminal import size
+from mbt.pipeline.terminal import between, length, percent, size
 from mbt.schemas.manifest import Manifest
 
 REPORT_FILE = "report.html"
@@ -79,6 +79,7 @@ def render(page: view.Page, sheets: list[contact.Sheet]) -> str:
     """The page as HTML."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.lstrip_blocks = True
+    environment.globals |= {"percent": percent, "size": size, "length": length, "between": between, "cut": view.cut}
     style, script = _file("style.css"), _file("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.from_string(_file("page.html.j2"))

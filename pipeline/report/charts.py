@@ -184,7 +184,9 @@ def _time_marks(name: str, xs, times, line, low: float) -> tuple[Mark, ...]:
 
 def _time_ticks(xs: Sequence[float], times: Sequence[datetime.datetime]) -> tuple[Tick, ...]:
     """The first and the last, and between them what has room."""
-    form = "%Y-%m-%d" if times[-1] - times[0] > datetime.timedelta(days=2) else "%m-%d %H:%M"
+    between = times[-1] - times[0]
+    form = "%Y-%m-%d" if between > datetime.timedelta(days=2) else "%m-%d %H:%M"
+    form = "%H:%M:%S" if between < datetime.timedelta(minutes=10) else form
     if xs[-1] == xs[0]:
         return (Tick(xs[0], times[0].strftime(form)),)
     middle = times[0] + (times[-1] - times[0]) / 2

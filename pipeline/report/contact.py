@@ -9,15 +9,16 @@ import dataclasses
 import io
 
 import numpy as np
-from google.protobuf.message import DecodeError
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mbt.pipeline import catalogue, storage, tally
 from mbt.pipeline.catalogue import CatalogueError
 from mbt.pipeline.report.charts import Tick, seconds_axis
+from mbt.pipeline.shard_file import read_framed, unframed
 from mbt.schemas.clip import FRAME_RATE_HZ, MEL_BINS, MEL_ROWS_PER_SECOND, MICROSECONDS
 from mbt.schemas.example import SequenceExample
 from mbt.schemas.manifest import Manifest, Split
+from mbt.schemas.tfrecord import CorruptRecordError
 
 # All pictures together, as text: with them the page stays well below 5 MB.
 BUDGET_BYTES = 3_000_000
@@ -26,6 +27,7 @@ WIDTH, SPECTROGRAM_HEIGHT, GAP, AXIS_HEIGHT = 328, 72, 3, 18
 _FRAME_HEIGHT = 50
 _MOST_FRAMES = 10
 _JPEG_QUALITY = 70
+_MOST_LABELS = 24
 _COLUMNS = ("id", "split", "outcome", "start_us", "end_us", "labels", "shard", "offset", "length")
 # From silence to loud: dark blue, violet, red, orange, pale yellow.
 _COLOURS = np.array([(10, 10, 32), (66, 22, 104), (158, 42, 99), (232, 98, 54), (250, 184, 70), (253, 248, 200)])
@@ -37,7 +39,8 @@ class Card:
 
     Attributes:
       id: of the clip.
-      labels: its names.
+      labels: names of the first ones.
+      more_labels: how many it has besides.
       media_id: what it was cut from.
       span: where, e.g. "0.5 to 4 s".
       seconds: its length.
@@ -50,6 +53,7 @@ class Card:
 
     id: str
     labels: tuple[str, ...]
+    more_labels: int
     media_id: str
     span: str
     seconds: float
@@ -122,7 +126,8 @@ def _card(root: str, split: Split, row: dict) -> Card:
     strip, height, times = _strip(frames, seconds)
     return Card(
         id=row["id"],
-        labels=tuple(row["labels"]),
+        labels=tuple(row["labels"][:_MOST_LABELS]),
+        more_labels=max(0, len(row["labels"]) - _MOST_LABELS),
         media_id=context["clip/media_id"].bytes_list.value[0].decode(errors="replace"),
         span=f"{row['start_us'] / MICROSECONDS:.6g} to {row['end_us'] / MICROSECONDS:.6g} s",
         seconds=seconds,
@@ -137,9 +142,9 @@ def _card(root: str, split: Split, row: dict) -> Card:
 def _example(path: str, row: dict) -> SequenceExample:
     try:
         with storage.open_file(path) as file:
-            file.seek(row["offset"])
-            return SequenceExample.FromString(file.read(row["length"]))
-    except (OSError, DecodeError) as error:
+            framed = read_framed(file, row["offset"], row["length"])
+        return SequenceExample.FromString(unframed(framed, row["length"]))
+    except (OSError, CorruptRecordError) as error:
         raise CatalogueError(f"shard {path}, clip {row['id']!r}: {error}; `mbt-data verify` says more") from error
 
 
@@ -148,7 +153,7 @@ def _strip(frames: list[bytes], seconds: float) -> tuple[str, float, tuple[float
     width, height = _picture(frames[0]).size
     count = int(np.clip(round(WIDTH / (_FRAME_HEIGHT * width / height)), 3, _MOST_FRAMES))
     shown_height = min(2.0 * _FRAME_HEIGHT, WIDTH / count * height / width)
-    size = (2 * WIDTH // count, round(2 * shown_height))
+    size = (2 * WIDTH // count, max(1, round(2 * shown_height)))
     strip = Image.new("RGB", (size[0] * count, size[1]))
     times = [(place + 0.5) * seconds / count for place in range(count)]
     for place, time in enumerate(times):
@@ -158,10 +163,7 @@ def _strip(frames: list[bytes], seconds: float) -> tuple[str, float, tuple[float
 
 
 def _picture(jpeg: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(jpeg), formats=["JPEG"]).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise CatalogueError(f"a frame cannot be decoded: {error}; `mbt-data verify` says more") from error
+    return Image.open(io.BytesIO(jpeg), formats=["JPEG"]).convert("RGB")
 
 
 def _spectrogram(mel: np.ndarray, seconds: float, mean: float, stddev: float) -> str:

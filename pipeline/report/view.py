@@ -9,7 +9,7 @@ import numpy as np
 from mbt.pipeline.catalogue import CatalogueError
 from mbt.pipeline.report import charts
 from mbt.pipeline.tally import DURATION_EDGES_S, SIZE_EDGES_BYTES, SplitTally
-from mbt.pipeline.terminal import by_count, percent, size
+from mbt.pipeline.terminal import by_count, percent
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import Manifest
 
@@ -17,6 +17,7 @@ from mbt.schemas.manifest import Manifest
 MOST_CLASSES = 5000
 MOST_REASONS = 40
 _LOSSES_SHOWN = 20
+_MOST_LETTERS = 80  # of a name; longer ones are cut, and say so by their end
 _SNAPSHOTS_IN_TABLE = 30
 
 MEANING: dict[str, str] = {
@@ -28,21 +29,6 @@ MEANING: dict[str, str] = {
     Outcome.INVALID: "the annotated row itself is wrong",
     Outcome.NOT_TRIED: "not reached",
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SplitView:
-    """The figures of a split."""
-
-    name: str
-    clips: int
-    records: int
-    share: str
-    hours: float
-    size: str
-    shards: int
-    mel_mean: float
-    mel_stddev: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,14 +74,10 @@ class History:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Page:
-    """Everything on the page but the clips."""
+    """Everything on the page that the manifest does not say, but the clips."""
 
     manifest: Manifest
     created: str
-    splits: tuple[SplitView, ...]
-    clips: int
-    records: int
-    size: str
     availability: charts.Chart
     history: tuple[History, ...]
     older_snapshots: int
@@ -125,14 +107,9 @@ def page(manifest: Manifest, known: Sequence[Manifest], counts: dict[str, SplitT
     sizes = np.array([each.records for each in classes] or [0])
     reasons = _reasons(manifest)
     before = [other for other in known if other.created <= manifest.created]
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
     return Page(
         manifest=manifest,
         created=f"{_time(manifest):%Y-%m-%d %H:%M} UTC",
-        splits=tuple(_split(manifest, name, counts[name]) for name in manifest.splits),
-        clips=sum(split.num_clips for split in manifest.splits.values()),
-        records=sum(split.num_records for split in manifest.splits.values()),
-        size=size(sum(shard.bytes for shard in shards)),
         availability=_availability(manifest, before),
         history=tuple(_history(manifest, other) for other in before[: -_SNAPSHOTS_IN_TABLE - 1 : -1]),
         older_snapshots=max(0, len(before) - _SNAPSHOTS_IN_TABLE),
@@ -151,19 +128,9 @@ def page(manifest: Manifest, known: Sequence[Manifest], counts: dict[str, SplitT
     )
 
 
-def _split(manifest: Manifest, name: str, counts: SplitTally) -> SplitView:
-    split = manifest.splits[name]
-    return SplitView(
-        name=name,
-        clips=split.num_clips,
-        records=split.num_records,
-        share=percent(split.num_records, split.num_clips),
-        hours=counts.seconds / 3600,
-        size=size(sum(shard.bytes for shard in split.shards)),
-        shards=len(split.shards),
-        mel_mean=split.mel_mean,
-        mel_stddev=split.mel_stddev,
-    )
+def cut(text: str) -> str:
+    """A name from the annotations at a length that lets the page stay small, whatever somebody wrote there."""
+    return text if len(text) <= _MOST_LETTERS else text[: _MOST_LETTERS - 1] + "…"
 
 
 def _availability(manifest: Manifest, known: Sequence[Manifest]) -> charts.Chart:
@@ -232,7 +199,7 @@ def _losses(classes: Sequence[ClassView]) -> tuple[ClassView, ...]:
 def _durations(counts: dict[str, SplitTally]) -> charts.Chart:
     edges = ["longer" if np.isinf(edge) else f"{edge:g}" for edge in DURATION_EDGES_S]
     bins = {name: each.durations for name, each in counts.items()}
-    return charts.histogram("Lengths of the records", bins, edges, "seconds")
+    return charts.histogram("Lengths of the records, as they were annotated", bins, edges, "seconds")
 
 
 def _sizes(counts: dict[str, SplitTally]) -> charts.Chart:
