@@ -262,7 +262,7 @@ def test_another_clip_of_the_same_seconds_is_named(mbt_data, write_csv, clip_fol
     assert done.returncode == 0, done.stderr
     assert "1 other clips show a part of the same time of the same source, and stay: twin" in done.stdout
     assert f"sources on this machine stay where they are: {clip_folder}/0.mp4" in done.stdout
-    assert "are also the bytes of clip twin, which stays" in done.stdout and "none is left" in done.stdout
+    assert "clip twin, which stays, holds the same bytes" in done.stdout and "none is left" in done.stdout
 
 
 def test_what_it_cannot_delete_is_said(own, mbt_data):
