@@ -82,7 +82,7 @@ class Finder:
             reports=tuple(path for name in held for path in self._reports(name)),
             unknown=tuple(sorted(named - known)),
             outside=tuple(sorted({row["source"] for row in spans if stays_in_place(row["source"])})),
-            overlapping=tuple(sorted({row["id"] for row in neighbours if _overlaps(row, spans)})),
+            overlapping=tuple(sorted(_overlapping(neighbours, spans))),
             linked=_linked(self._root, [*stored, *(f"{shard_file.FOLDER}/{stem}.tfrecord" for stem in shards)]),
         )
 
@@ -132,8 +132,7 @@ class Finder:
 
         What was fetched for another clip of the very same span too is that clip's, and stays as long as it does.
         """
-        keys = {_key(row) for row in spans} - {_key(row) for row in neighbours}
-        shared = {_key(row) for row in neighbours}
+        keys, shared = {_key(row) for row in spans}, {_key(row) for row in neighbours}
         named = {row["media"] for row in attempts}
         found = {}
         for file in storage.files(storage.join(self._root, media.FOLDER)):
@@ -197,11 +196,16 @@ def _key(row: dict) -> str:
     return media.key(row["source"], row["start_us"], row["end_us"])
 
 
-def _overlaps(row: dict, spans: Iterable[dict]) -> bool:
-    return any(
-        row["source"] == span["source"] and row["start_us"] < span["end_us"] and span["start_us"] < row["end_us"]
-        for span in spans
-    )
+def _overlapping(rows: Iterable[dict], spans: Iterable[dict]) -> set[str]:
+    """The ids of rows that show a part of the same time of the same source as one of the spans."""
+    times = collections.defaultdict(set)
+    for span in spans:
+        times[span["source"]].add((span["start_us"], span["end_us"]))
+    return {
+        row["id"]
+        for row in rows
+        if any(row["start_us"] < end_us and start_us < row["end_us"] for start_us, end_us in times[row["source"]])
+    }
 
 
 def _pieces(old: ShardFile, place: int) -> Iterator[tuple[int, bytes]]:
