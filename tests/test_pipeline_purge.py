@@ -210,6 +210,18 @@ def test_a_second_purge_leaves_what_was_said_of_the_first(own, mbt_data):
     assert verify(VerifyOptions(root=str(root), snapshot=ALL)).problems == ()
 
 
+def test_readers_know_an_amended_snapshot(own, mbt_data):
+    """The purged clip is one that was lost, with nothing known of it."""
+    root = own / "out"
+    assert purge(mbt_data, own, "--yes").returncode == 0
+    build(mbt_data, own, "again")
+    for words in (["diff", "a", "again"], ["show", "a"], ["list"], ["report", "--snapshot=a"]):
+        done = mbt_data(*words, f"--output={root}")
+        assert done.returncode == 0, done.stderr
+    done = mbt_data("export", f"--output={root}", "--snapshot=a", "--layout=scenic", own / "exported")
+    assert done.returncode == 0, done.stderr
+
+
 def test_names_outside_of_root_are_said(own, mbt_data):
     """An export by hard links: its bytes are not gone with our name for them."""
     shard = next(path for path in (own / "out/shards").glob("train-*.tfrecord") if PURGED in str(path.read_bytes()))
@@ -402,21 +414,27 @@ def test_the_search_finds_pieces_wherever_they_lie(tmp_path):
 
 
 def test_the_whole_road_on_a_bucket(gcs, mbt_data, write_csv, clip_folder, six_rows, tmp_path):
-    """Build, change, build, verify, purge, verify and gc on gs://, and the warning about what buckets keep."""
+    """Build, refresh, diff, verify, purge and gc on gs://, media too, and the warning about what buckets keep."""
     root = gcs.root("road")
-    words = [f"--annotations={tmp_path}/clips.csv", f"--media_root={clip_folder}", f"--output={root}"]
-    write_csv(tmp_path / "clips.csv", six_rows)
-    assert mbt_data("build", *words, "--num_shards=2").returncode == 0
-    write_csv(tmp_path / "clips.csv", [six_rows[0] | {"start": 0.2}, *six_rows[1:]])
-    done = mbt_data("build", *words, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["clips_decoded"] == 1
+    words = [f"--annotations={tmp_path}/clips.csv", f"--output={root}"]
+
+    def run(command: str, *flags: str) -> str:
+        done = mbt_data(command, *flags)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    with served(clip_folder) as url:
+        rows = [row | {"video_path": f"{url}/{row['video_path']}"} for row in six_rows]
+        write_csv(tmp_path / "clips.csv", rows[:5])
+        run("build", *words, "--num_shards=2")
+        write_csv(tmp_path / "clips.csv", [rows[0] | {"video_path": f"{url}/gone.mp4"}, *rows[1:]])
+        refreshed = json.loads(run("refresh", *words, "--older_than=0s", "--recheck=ok,gone", "--json"))
+    assert refreshed["clips_decoded"] == 1 and refreshed["splits"]["train"]["lost"] == {"gone/http_404": 1}
+    changes = run("diff", f"--output={root}", "latest~1", "latest")
+    assert "1 gained" in changes and "1 lost" in changes
+    assert "5 media files" in run("verify", f"--output={root}", "--snapshot=latest")
     (tmp_path / "ids.txt").write_text(f"{PURGED}\n")
-    flags = [f"--output={root}", f"--clips={tmp_path}/ids.txt", "--reason=r"]
-    done = mbt_data("verify", f"--output={root}", "--snapshot=all")
-    assert done.returncode == 0, done.stdout
-    done = mbt_data("purge", *flags, "--yes")
-    assert done.returncode == 0 and "none is left" in done.stdout and "soft delete" in done.stdout
-    done = mbt_data("verify", f"--output={root}", "--snapshot=all")
-    assert done.returncode == 0, done.stdout
-    assert "nothing to delete" in mbt_data("gc", f"--output={root}", "--older_than=0s", "--yes").stdout
+    purged = run("purge", f"--output={root}", f"--clips={tmp_path}/ids.txt", "--reason=r", "--yes")
+    assert "1 media files" in purged and "none is left" in purged and "soft delete" in purged
+    run("verify", f"--output={root}", "--snapshot=all")
+    assert "nothing to delete" in run("gc", f"--output={root}", "--older_than=0s", "--yes")

@@ -9,11 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from random import Random
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 from fake_youtube import FakeYouTube, Video
@@ -22,8 +20,6 @@ from media_server import serving
 from mbt.pipeline.verify import ALL, VerifyOptions, verify
 from mbt.schemas.manifest import Manifest
 from mbt.schemas.tfrecord import read_records
-
-MBT_DATA = str(Path(sys.executable).with_name("mbt-data"))
 
 
 @pytest.fixture
@@ -169,14 +165,30 @@ def old_and_new(server, write_clips, run) -> None:
     write_clips({f"clip{number}": "ab"[number % 2] for number in range(15)})
 
 
-def started(tmp_path: Path, root: Path) -> subprocess.Popen:
-    """A refresh, from the moment on at which it begins to write."""
-    words = [f"--annotations={tmp_path}/clips.csv", f"--output={root}", NOW, "--removed=drop"]
-    process = subprocess.Popen([MBT_DATA, "refresh", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (root / ".writer").exists():
-        assert process.poll() is None
-        time.sleep(0.005)
-    return process
+# A refresh that kills itself when it is about to touch a file below ROOT for the n-th time; says how often it did.
+_KILLED = """
+import os, signal, sys
+from mbt.pipeline.main import main
+root, last = sys.argv[1], int(sys.argv[2])
+count = 0
+
+def hook(event, arguments):
+    global count
+    if event.partition(".")[0] in ("open", "os", "shutil", "subprocess") and root in repr(arguments):
+        count += 1
+        if count == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+assert main(sys.argv[3:]) == 0
+print(count)
+"""
+
+
+def refresh_until(tmp_path: Path, root: Path, last: int) -> subprocess.CompletedProcess:
+    words = ["refresh", f"--annotations={tmp_path}/clips.csv", f"--output={root}", NOW, "--removed=drop"]
+    command = [sys.executable, "-W", "ignore", "-c", _KILLED, root, str(last), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def read_throughout(root: Path, old: Manifest, before: dict[str, str], stop: threading.Event) -> int:
@@ -208,35 +220,29 @@ def reading(root: Path, old: Manifest, before: dict[str, str]):
 
 @pytest.mark.parametrize("moments", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_the_old_snapshot_stays_and_the_new_one_is_whole(server, write_clips, run, tmp_path, moments):
-    """At random moments from the first byte written to the last; the next refresh ends as if nothing had been."""
+    """At random moments from the first file touched to the last; the next refresh ends as if nothing had been."""
     old_and_new(server, write_clips, run)
     (old,) = manifests(tmp_path / "out")
     before = shards(tmp_path / "out", old)
-    shutil.copytree(tmp_path / "out", tmp_path / "whole")
-    begun = started(tmp_path, tmp_path / "whole")
-    beginning = time.monotonic()
-    assert begun.wait() == 0
-    seconds = time.monotonic() - beginning
-    expected = manifests(tmp_path / "whole")[-1]
-    assert expected.splits["train"].num_records == 13
-    random, published = Random(0), []
+    whole = Path(shutil.copytree(tmp_path / "out", tmp_path / "whole"))
+    done = refresh_until(tmp_path, whole, 0)
+    assert done.returncode == 0, done.stderr
+    total = int(done.stdout.splitlines()[-1])
+    expected = manifests(whole)[-1]
+    assert expected.splits["train"].num_records == 13 and total > 100
+    random, statuses = Random(0), []
     for moment in range(moments):
         root = Path(shutil.copytree(tmp_path / "out", tmp_path / f"killed-{moment}"))
         with reading(root, old, before):
-            process = started(tmp_path, root)
-            time.sleep(random.uniform(0, seconds))
-            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            psutil.wait_procs(children, timeout=20)
+            last = 1 + int(total * (moment + random.random()) / moments)
+            statuses.append(refresh_until(tmp_path, root, last).returncode)
         assert verify(VerifyOptions(root=str(root), snapshot=ALL)).problems == ()
-        published.append(len(manifests(root)))
         assert run("refresh", NOW, "--removed=drop", output=root.name)["splits"]["train"]["records"] == 13
-        last = manifests(root)[-1]
-        assert (last.splits, shards(root, last)) == (expected.splits, shards(tmp_path / "whole", expected))
+        newest = manifests(root)[-1]
+        assert (newest.splits, shards(root, newest)) == (expected.splits, shards(whole, expected))
         assert shards(root, old) == before
         shutil.rmtree(root)
-    assert min(published) == 1  # else none was killed before its end
+    assert statuses[:-1] == [-signal.SIGKILL] * (moments - 1)  # the last may come to its end before its moment
 
 
 QUERY = "?a.b=1"  # so that the URL does not end like the file

@@ -32,6 +32,7 @@ from mbt.schemas.statistics import Statistics
 from mbt.schemas.tfrecord import CorruptRecordError
 
 _KEPT = ("id", "split", "file", "line", "shard")  # columns of a purged clip's row that stay
+_PLACE = ("record", "offset", "length", "inputs")  # columns that are null where there is no record
 _LOST = f"{Outcome.INVALID}/{tombstones.PURGED}"  # as a manifest counts them
 
 
@@ -179,7 +180,10 @@ class Amender:
         if row["id"] in self._ids:
             why = self._tombstones[row["id"]]["reason"]
             ended = {"outcome": Outcome.INVALID.value, "reason": tombstones.PURGED, "detail": why}
-            return {name: row[name] if name in _KEPT else _empty(row[name]) for name in row} | ended
+            empty = {
+                name: None if name in _PLACE else type(value)() for name, value in row.items() if name not in _KEPT
+            }
+            return row | empty | ended
         place = places[row["split"], row["shard"]].get(row["id"])
         return row if place is None else row | dict(zip(("record", "offset", "length"), place, strict=True))
 
@@ -218,13 +222,6 @@ def _with_rows(table: pa.Table, rows: list[int], changed: pa.Table) -> pa.Table:
     order = np.arange(len(table))
     order[rows] = len(table) + np.arange(len(rows))
     return pa.concat_tables([table, changed]).take(pa.array(order))
-
-
-def _empty(value: object) -> object:
-    """Nothing, of the type of a value."""
-    if isinstance(value, (str, list)):
-        return type(value)()
-    return None
 
 
 def _parquet(table: pa.Table) -> bytes:
