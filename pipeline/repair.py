@@ -109,7 +109,7 @@ class Repair:
         """The shard's whole records; where its index is damaged, or another's, they are found by the clip table."""
         stem = shard_file.stem_of(shard.path)
         if (old := shard_file.open_shard(self.root, stem)) is not None:
-            if f"{shard_index.file_crc32c(shard_index.dump(old.index)):08x}" == shard.index_crc32c:
+            if f"{old.index.shard_crc32c:08x}" == shard.crc32c:
                 return old
             old.close()
         try:

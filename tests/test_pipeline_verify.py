@@ -161,6 +161,10 @@ def test_any_flipped_byte_of_an_index_is_named_and_repaired(built, tmp_path_fact
     flipped()
 
 
+def test_the_manifest_tells_indices_apart(built):
+    assert len({shard.index_crc32c for shard in shards(built / "out")}) == len(shards(built / "out"))
+
+
 @pytest.mark.parametrize("kind", [".index", ".tfrecord"])
 def test_the_files_of_two_shards_in_each_others_place(root, built, kind):
     """Every checksum in them is right; and an index alone is made again without media."""
