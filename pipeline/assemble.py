@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
 
 import apache_beam as beam
 import pyarrow as pa
@@ -26,8 +25,7 @@ _ROUNDS = 5
 _BLOCKED_SHARE = 0.1
 # What says nothing of a clip's source.
 _PASSING = [Outcome.BLOCKED.value, Outcome.TRANSIENT.value]
-# As numbers of attempts, which order the words of a run.
-_BEFORE, _AFTER = 0, 1 << 20
+_AFTER = 1 << 20  # as the number of an attempt: after all others of its run
 _NAMES = pa.list_(pa.string())
 _INDICES = pa.list_(pa.int32())
 
@@ -126,9 +124,7 @@ class Assembly:
           IncompleteError: that fails for a while: a split must not shrink for it.
         """
         rows = valid.filter(pc.is_in(valid["id"], value_set=pa.array(wanted, pa.string())))
-        missing = fetch.Fetched(outcome=Outcome.TRANSIENT, reason="media_deleted")
-        self._note(((row, missing) for row in rows.to_pylist()), _BEFORE)
-        self._work.fetch(rows, whatever_age=True)
+        self._work.fetch(rows, anew=True)
         found = known.of(rows, ledger.state(self._root))
         passing = pc.is_in(found["outcome"], value_set=pa.array(_PASSING, pa.string()))
         if pc.any(passing).as_py():
@@ -157,15 +153,11 @@ class Assembly:
             )
             for word in found.to_pylist()
         )
-        self._note(zip(rows.to_pylist(), released, strict=True), _AFTER)
+        with ledger.Writer(self._root, self._work.run) as writer:
+            for row, fetched in zip(rows.to_pylist(), released, strict=True):
+                fetching.append(writer, row, _AFTER, fetched)
         keys = (media.key(row["source"], row["start_us"], row["end_us"]) for row in valid.to_pylist())
         storage.delete(*(storage.join(self._root, store[key]) for key in keys if key in store))
-
-    def _note(self, words: Iterable[tuple[dict, fetch.Fetched]], attempt: int) -> None:
-        """Writes to the ledger what this command itself did, before or after the attempts of its run."""
-        with ledger.Writer(self._root, self._work.run) as writer:
-            for row, fetched in words:
-                fetching.append(writer, row, attempt, fetched)
 
     def _build(self, table: pa.Table, tasks: list[plan.Task]) -> None:
         plan_path, tasks_path = (storage.join(self._work.folder, name) for name in ("build.parquet", "tasks.jsonl"))

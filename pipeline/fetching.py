@@ -5,6 +5,7 @@ What flows through Beam are row ranges and counts; media go from the network to 
 
 import collections
 import concurrent.futures
+import dataclasses
 import itertools
 import threading
 import traceback
@@ -24,6 +25,7 @@ from mbt.schemas.clip import Outcome
 ROWS_PER_RANGE = 512
 # For each download another thread, that probes what came before.
 _THREADS_PER_DOWNLOAD = 2
+_PASSING = (Outcome.BLOCKED, Outcome.TRANSIENT)  # these say nothing of a clip's source
 
 
 class Fetch(beam.PTransform):
@@ -133,7 +135,7 @@ class FetchClips(Worker):
         outcomes = []
         last: dict[str, str] = {}
         for row, attempt, fetched in self._attempts(group, last):
-            append(writer, row, attempt, fetched)
+            append(writer, row, attempt, _carried(row, fetched))
             outcomes.append(fetched.outcome.value)
             last[row["id"]] = fetched.outcome.value
         for row in group:
@@ -189,6 +191,24 @@ def _share(settings: FetchSettings) -> int | None:
 def _still_there(row: dict) -> bool:
     """Whether a local file is the one that was noted."""
     return row["known_outcome"] == Outcome.OK and fetch.signature(row["source"]) == row["known_signature"]
+
+
+def _carried(row: dict, fetched: fetch.Fetched) -> fetch.Fetched:
+    """What was fetched once stays fetched when its media are lost and do not come again, for shards may hold the clip.
+
+    Where they do not hold it, only a failure that may pass leaves that open.
+    """
+    if fetched.outcome == Outcome.OK or not row["known_digest"] or stays_in_place(row["source"]):
+        return fetched
+    if row["anew"] and fetched.outcome not in _PASSING:
+        return fetched
+    return dataclasses.replace(
+        fetched,
+        digest=row["known_digest"],
+        media=row["known_media"],
+        media_start_us=row["known_media_start_us"],
+        signature=row["known_signature"],
+    )
 
 
 def append(writer: ledger.Writer, row: dict, attempt: int, fetched: fetch.Fetched) -> None:

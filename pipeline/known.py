@@ -92,6 +92,7 @@ def to_fetch(
     copies: dict[str, tuple[str, bool]] | None = None,
     most: int | None = None,
     recheck: Recheck | None = None,
+    anew: bool = False,
 ) -> pa.Table:
     """The rows of the fetch plan: what is not settled, sorted by source.
 
@@ -103,11 +104,16 @@ def to_fetch(
       copies: a lab's own copies: clip id to the path and whether that is cut to the clip; then nothing else is asked.
       most: how many rows at most; those never tried come first.
       recheck: ask again only what this says, and of what was fetched whether it is still online.
+      anew: all of them, for records must be made of their media, and those that were there are not any more.
     """
     known = of(table, state)
-    is_left, is_asked = _left(known, is_remote(table), store, recheck, every=copies is not None)
+    if anew:
+        is_left, is_asked = pc.invert(_nowhere(known)), _nowhere(known)
+    else:
+        is_left, is_asked = _left(known, is_remote(table), store, recheck, every=copies is not None)
     carried = {f"known_{name}": known[name] for name in _CARRIED}
-    rows = pa.table({name: table[name] for name in _ASKED} | carried | {"ask": is_asked})
+    ways = {"ask": is_asked, "anew": pa.repeat(anew, len(table))}
+    rows = pa.table({name: table[name] for name in _ASKED} | carried | ways)
     rows = _with_copies(rows.filter(pc.or_(is_left, is_asked)), store, copies)
     if copies is not None:
         rows = rows.filter(pc.not_equal(rows["copy"], ""))

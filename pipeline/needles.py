@@ -7,7 +7,7 @@ of the whole decides. So the search can go on after a kill, when the bytes thems
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -78,21 +78,22 @@ class Needles:
         """How many there are of each kind."""
         return {name: int((self.table["kind"] == kind).sum()) for kind, name in enumerate(NAMES)}
 
-    def search(self, root: str, path: str) -> list[Hit]:
-        """All places in a file of ROOT where one of them stands whole."""
+    def search(self, root: str, path: str, on_bytes: Callable[[int], None] = lambda count: None) -> list[Hit]:
+        """All places in a file of ROOT where one of them stands whole; `on_bytes` hears how much was read."""
         hits = []
         with storage.open_file(storage.join(root, path)) as file, storage.open_file(storage.join(root, path)) as again:
-            for offset, probe in self._probes_in(file):
+            for offset, probe in self._probes_in(file, on_bytes):
                 for row in self._with(probe):
                     start, length = offset - int(row["probe_at"]), int(row["length"])
                     if start >= 0 and _digest(_read(again, start, length)) == row["digest"].tobytes():
                         hits.append(Hit(path, start, length, int(row["kind"])))
         return hits
 
-    def _probes_in(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
+    def _probes_in(self, file: BinaryIO, on_bytes: Callable[[int], None]) -> Iterator[tuple[int, int]]:
         """Offset and value of each probe in a file."""
         first, tail = 0, b""
         while chunk := file.read(_CHUNK_BYTES):
+            on_bytes(len(chunk))
             data = tail + chunk
             for shift in range(_PROBE_BYTES):
                 words = np.frombuffer(data, "<u8", max(0, len(data) - shift) // _PROBE_BYTES, shift)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from typing import Any
 
 from tqdm import tqdm
 
@@ -95,16 +96,7 @@ class Bar:
     def __init__(self, folder: str, total: int, title: str):
         self._tally = Tally(folder)
         self._started = time.monotonic()
-        terminal = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=total,
-            desc=title,
-            unit="clip",
-            file=sys.stderr,
-            mininterval=0.5 if terminal else 30.0,
-            maxinterval=1.0 if terminal else 60.0,
-            dynamic_ncols=terminal,
-        )
+        self._bar = _bar(total, title, unit="clip")
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -131,3 +123,35 @@ class Bar:
             shown = {"ok": clips[Outcome.OK]} | shown | {"MB/s": f"{self._tally.bytes / 1e6 / seconds:.2f}"}
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(sum(clips.values()) - self._bar.n)
+
+
+class ByteBar:
+    """A bar of bytes that the threads of this process add to."""
+
+    def __init__(self, total: int, title: str):
+        self._bar = _bar(total, title, unit="B", unit_scale=True)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "ByteBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def add(self, count: int) -> None:
+        """Adds bytes."""
+        with self._lock:
+            self._bar.update(count)
+
+
+def _bar(total: int, title: str, **unit: Any) -> tqdm:
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=title,
+        file=sys.stderr,
+        mininterval=0.5 if terminal else 30.0,
+        maxinterval=1.0 if terminal else 60.0,
+        dynamic_ncols=terminal,
+        **unit,
+    )

@@ -17,7 +17,7 @@ from mbt.pipeline.shard_file import Entry, IndexParts, OtherBytesError, ShardFil
 from mbt.pipeline.sources import stays_in_place
 from mbt.schemas import index as shard_index
 from mbt.schemas.clip import Outcome
-from mbt.schemas.manifest import Dataset
+from mbt.schemas.manifest import Dataset, Shard
 from mbt.schemas.tfrecord import CorruptRecordError
 
 # What an attempt says of media: as `known.with_outcomes` puts it into a plan's row.
@@ -71,7 +71,7 @@ class Repair:
         stem = shard_file.stem_of(listed.shard.path)
         try:
             media_root, made = self._rows([row for row in rows if row["inputs"]], labels)
-            old = self._old(stem, made)
+            old = self._old(listed.shard, made)
             with old or contextlib.nullcontext():
                 self._check_media(made, old)
                 builder = Builder(
@@ -105,10 +105,13 @@ class Repair:
                 return media_root, made
         raise _CannotError(f"the ledger has no media from which clip {missing!r} was made")
 
-    def _old(self, stem: str, rows: list[dict]) -> ShardFile | None:
-        """The shard's whole records; where its index is damaged, they are found by the clip table."""
+    def _old(self, shard: Shard, rows: list[dict]) -> ShardFile | None:
+        """The shard's whole records; where its index is damaged, or another's, they are found by the clip table."""
+        stem = shard_file.stem_of(shard.path)
         if (old := shard_file.open_shard(self.root, stem)) is not None:
-            return old
+            if f"{old.index.shard_crc32c:08x}" == shard.crc32c:
+                return old
+            old.close()
         try:
             return ShardFile(self.root, stem, salvaged(self.root, stem, rows))
         except FileNotFoundError:

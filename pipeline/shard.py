@@ -161,6 +161,8 @@ class Builder:
                     raise MediaWantedError([row["id"]])  # damaged since it was stored: fetched again
                 return self._encoded(row, copy)
         except FileNotFoundError as error:
+            if row["media"]:
+                raise MediaWantedError([row["id"]]) from error
             raise WorkerTroubleError(f"{path} was there when the build began, and is not any more") from error
 
     def _encoded(self, row: dict, path: str) -> Record | UnusableError:

@@ -214,6 +214,10 @@ class ShardFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends reading."""
         self._file.close()
 
     def entry(self, place: int) -> Entry:

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -256,7 +257,8 @@ def files(folder: str) -> Iterator[File]:
                 with contextlib.suppress(FileNotFoundError):
                     status = os.stat(os.path.join(base, name))
                     path = os.path.relpath(os.path.join(base, name), folder)
-                    yield File(path, status.st_size, status.st_mtime)
+                    if stat.S_ISREG(status.st_mode):
+                        yield File(path, status.st_size, status.st_mtime)
         return
     if is_gcs(folder):
         yield from (File(*found) for found in gcs.files(folder))

@@ -6,17 +6,29 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
-import threading
 from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
-from mbt.pipeline import canary, ffmpeg, ledger, needles, parquet, repair, snapshot, storage, tombstones, writer
+from mbt.pipeline import (
+    canary,
+    ffmpeg,
+    ledger,
+    manifest_check,
+    media,
+    media_check,
+    needles,
+    parquet,
+    repair,
+    snapshot,
+    storage,
+    tombstones,
+    writer,
+)
 from mbt.pipeline import dataset as datasets
 from mbt.pipeline.errors import RefusedError
+from mbt.pipeline.progress import ByteBar
 from mbt.pipeline.shard_check import Checker, Listed, Problem
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, FormatError, Manifest
@@ -34,6 +46,7 @@ class VerifyOptions:
     Attributes:
       root: of the dataset.
       snapshot: name of one, or `ALL`, or `LATEST`.
+      media: also check the media store.
       repair: rebuild the shards that are damaged.
       ffmpeg: path of another ffmpeg, or None.
       threads: shards checked at a time.
@@ -42,6 +55,7 @@ class VerifyOptions:
 
     root: str
     snapshot: str = LATEST
+    media: bool = True
     repair: bool = False
     ffmpeg: str | None = None
     threads: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
@@ -56,7 +70,8 @@ class Report:
       snapshots: names of those that were checked.
       num_shards: files, each counted once, however many snapshots share it.
       num_records: in them.
-      bytes: of the shards.
+      num_media: files of the media store that were checked.
+      bytes: of shards and media.
       problems: all of them.
       repaired: shards that were rebuilt to the same file; of those, the problems are gone.
       not_repaired: shard to the reason why not.
@@ -65,6 +80,7 @@ class Report:
     snapshots: tuple[str, ...]
     num_shards: int
     num_records: int
+    num_media: int
     bytes: int
     problems: tuple[Problem, ...]
     repaired: tuple[str, ...] = ()
@@ -78,7 +94,7 @@ class Report:
 
 
 def verify(options: VerifyOptions) -> Report:
-    """Checks snapshots against all files that they name, and the ledger.
+    """Checks snapshots against all files that they name, the ledger, and the media store.
 
     Raises:
       RefusedError: no such dataset or snapshot; with `repair` another writer, or a machine that encodes otherwise.
@@ -132,10 +148,14 @@ class _Verify:
         """All stages in turn."""
         manifests = self._manifests()
         tables = {manifest.snapshot: self._table(manifest) for manifest in manifests}
-        for manifest in manifests:
-            self._check_counts(manifest, tables[manifest.snapshot])
         listed = _listed(manifests, tables)
-        damaged = self._check_shards(listed)
+        stored = self._stored(tables) if self._options.media else {}
+        with ByteBar(sum(one.shard.bytes for one in listed) + sum(stored.values()), "verify") as bar:
+            damaged = self._check_shards(listed, bar)
+            self._problems += media_check.check(self._root, list(stored), self._options.threads, bar.add)
+        bad = {one.shard.path for one in damaged}
+        for manifest in manifests:
+            self._problems += manifest_check.check(self._root, self._dataset, manifest, tables[manifest.snapshot], bad)
         self._check_ledger()
         self._check_purged(listed)
         mended = self._repair(damaged, manifests) if self._options.repair else {}
@@ -143,7 +163,8 @@ class _Verify:
             snapshots=tuple(manifest.snapshot for manifest in manifests),
             num_shards=len(listed),
             num_records=sum(one.shard.num_records for one in listed),
-            bytes=sum(one.shard.bytes for one in listed),
+            num_media=len(stored),
+            bytes=sum(one.shard.bytes for one in listed) + sum(stored.values()),
             problems=tuple(self._problems),
             repaired=tuple(stem for stem, why in mended.items() if not why),
             not_repaired={stem: why for stem, why in mended.items() if why},
@@ -187,32 +208,24 @@ class _Verify:
     def _add(self, file: str, detail: str, manifest: Manifest) -> None:
         self._problems.append(Problem(file=file, detail=detail, snapshots=(manifest.snapshot,)))
 
-    def _check_counts(self, manifest: Manifest, table: pa.Table | None) -> None:
-        """The manifest's counts are those of the table and of its list of shards."""
-        if table is None:
-            return
-        for name, split in manifest.splits.items():
-            rows = table.filter(pc.equal(table["split"], name))
-            outcomes = rows.group_by(["outcome", "reason"]).aggregate([([], "count_all")]).to_pylist()
-            lost = {f"{row['outcome']}/{row['reason']}": row["count_all"] for row in outcomes}
-            num_records = lost.pop(f"{Outcome.OK}/", 0)
-            said = (split.num_clips, split.num_records, split.lost)
-            if said != (len(rows), num_records, lost) or num_records != sum(one.num_records for one in split.shards):
-                path = f"{snapshot.FOLDER}/{manifest.snapshot}/{MANIFEST_FILE}"
-                self._add(path, f"its counts of the split {name} are not those of {CLIPS_FILE}", manifest)
+    def _stored(self, tables: dict[str, pa.Table | None]) -> dict[media_check.Stored, int]:
+        """The media of the snapshots' records, with their sizes."""
+        there = [
+            table.filter(pc.equal(table["outcome"], Outcome.OK.value))["id"]
+            for table in tables.values()
+            if table is not None
+        ]
+        clip_ids = {clip_id for ids in there for clip_id in ids.to_pylist()}
+        sizes = {
+            f"{media.FOLDER}/{file.path}": file.bytes for file in storage.files(storage.join(self._root, media.FOLDER))
+        }
+        return {file: sizes.get(file.path, 0) for file in media_check.stored(self._root, clip_ids)}
 
-    def _check_shards(self, listed: list[Listed]) -> list[Listed]:
+    def _check_shards(self, listed: list[Listed], bar: ByteBar) -> list[Listed]:
         """Checks all shards, several at a time; returns those that are damaged."""
-        lock = threading.Lock()
-        total = sum(one.shard.bytes for one in listed)
         damaged = []
-        with _bar(total) as bar, concurrent.futures.ThreadPoolExecutor(self._options.threads) as pool:
-
-            def count(read: int) -> None:
-                with lock:
-                    bar.update(read)
-
-            checker = Checker(root=self._root, dataset=self._dataset, program=self._program, on_bytes=count)
+        checker = Checker(root=self._root, dataset=self._dataset, program=self._program, on_bytes=bar.add)
+        with concurrent.futures.ThreadPoolExecutor(self._options.threads) as pool:
             for one, problems in zip(listed, pool.map(checker.check, listed), strict=True):
                 self._problems += problems
                 if any(problem.file in (one.shard.path, one.shard.index_path) for problem in problems):
@@ -288,20 +301,6 @@ def _ranges(table: pa.Table) -> dict[tuple[str, int], tuple[int, int]]:
     return {(row["split"], row["shard"]): (row["row_min"], row["row_count"]) for row in groups.to_pylist()}
 
 
-def _bar(total: int) -> tqdm:
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        desc="verify",
-        unit="B",
-        unit_scale=True,
-        file=sys.stderr,
-        mininterval=0.5 if terminal else 30.0,
-        maxinterval=1.0 if terminal else 60.0,
-        dynamic_ncols=terminal,
-    )
-
-
 def as_json(report: Report) -> str:
     """The report for machines."""
     return json.dumps(dataclasses.asdict(report) | {"left": report.num_left}, indent=1)
@@ -316,7 +315,8 @@ def as_text(report: Report) -> str:
     lines += [f"{stem}: repaired" for stem in report.repaired]
     lines += [f"{stem}: not repaired: {why}" for stem, why in report.not_repaired.items()]
     names = ", ".join(report.snapshots)
-    checked = f"{report.num_shards} shards, {report.num_records} records, {report.bytes / 1e6:.1f} MB"
+    counts = f"{report.num_shards} shards, {report.num_records} records, {report.num_media} media files"
+    checked = f"{counts}, {report.bytes / 1e6:.1f} MB"
     if not report.problems:
         end = "all is well"
     elif not report.num_left:

@@ -77,8 +77,9 @@ def _check_bad_rows(options: Options, invalid: pa.Table) -> None:
 
 
 def _notes(annotations: Annotations, invalid: pa.Table) -> tuple[str, ...]:
-    bad = f"{len(invalid)} bad rows, the first: {_first_bad(invalid)}" if len(invalid) else ""
-    return (*annotations.notes, *([bad] if bad else []))
+    bad = invalid.filter(pc.not_equal(invalid["reason"], tombstones.PURGED))
+    said = f"{len(bad)} bad rows, the first: {_first_bad(bad)}" if len(bad) else ""
+    return (*annotations.notes, *([said] if said else []))
 
 
 def _first_bad(invalid: pa.Table) -> str:
@@ -132,15 +133,13 @@ class Work:
             raise RefusedError(f"{self.options.selection.files[0]} holds no valid clip: {why}")
         return clips
 
-    def fetch(
-        self, table: pa.Table, own: dict[str, tuple[str, bool]] | None = None, *, whatever_age: bool = False
-    ) -> None:
+    def fetch(self, table: pa.Table, own: dict[str, tuple[str, bool]] | None = None, *, anew: bool = False) -> None:
         """Fetches what is left of these clips, or adopts a lab's own copies of them.
 
         Args:
           table: the clips.
           own: a lab's copies: clip id to the path and whether that is cut to the clip.
-          whatever_age: also those that a refresh would leave alone.
+          anew: see `known.to_fetch`.
 
         Raises:
           IncompleteError: it was stopped.
@@ -152,7 +151,8 @@ class Work:
             part=self._part,
             copies=own,
             most=self.options.max_attempts,
-            recheck=None if whatever_age else self._recheck(),
+            recheck=self._recheck(),
+            anew=anew,
         )
         if not len(rows):
             return

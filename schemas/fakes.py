@@ -110,7 +110,7 @@ def _write_shard(root: pathlib.Path, name: str, clips: list[FakeClip]) -> Shard:
         num_records=len(clips),
         bytes=len(data),
         crc32c=f"{google_crc32c.value(bytes(data)):08x}",
-        index_crc32c=f"{google_crc32c.value(index):08x}",
+        index_crc32c=f"{index_lib.file_crc32c(index):08x}",
         fingerprint="",
     )
 

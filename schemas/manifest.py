@@ -61,7 +61,7 @@ class Shard:
       num_records: records in it.
       bytes: size of the TFRecord file.
       crc32c: of the whole TFRecord file, 8 hexadecimal digits.
-      index_crc32c: of the whole index file, likewise.
+      index_crc32c: of the index file but for the checksum at its end, likewise.
       fingerprint: digest of every input of every record.
     """
 

@@ -33,7 +33,8 @@ class MediaServer(http.server.ThreadingHTTPServer):
         self.heads: list[str] = []
         self.complete: collections.Counter = collections.Counter()
         self.latency_s = 0.0
-        self.refuse_from: int | None = None  # the number of the request from which on everything is 429
+        self.refuse_from: int | None = None  # the number of the request from which on everything is `refuse_with`
+        self.refuse_with = 429
         self.retry_after: str | None = None
         self.closing = threading.Event()
         self.gate = threading.Event()
@@ -75,7 +76,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.server.at_a_time -= 1
         with contextlib.suppress(ConnectionError):
             if self.server.refuse_from is not None and number >= self.server.refuse_from:
-                self._status(429)
+                self._status(self.server.refuse_with)
             else:
                 self._answer()
 

@@ -1,6 +1,8 @@
 """`mbt-data purge`: not a byte of a clip is left, every other record is as it was, and a kill does no harm."""
 
 import base64
+import contextlib
+import csv
 import functools
 import hashlib
 import http.server
@@ -14,9 +16,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from mbt.pipeline import fetch, fetching, ledger, media
 from mbt.pipeline.needles import FRAME, MEDIA, Needles
 from mbt.pipeline.verify import ALL, VerifyOptions, verify
 from mbt.schemas import index as shard_index
+from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import Manifest
 
 PURGED = "clip-3"  # in one shard with clip-1, whose labels change
@@ -26,19 +30,25 @@ PURGED = "clip-3"  # in one shard with clip-1, whose labels change
 def built(mbt_data, write_csv, clip_folder, six_rows, tmp_path_factory) -> Path:
     """Three snapshots of clips that were downloaded; the last one was deleted and left its shards as orphans."""
     folder = tmp_path_factory.mktemp("purge")
-    handler = functools.partial(_Handler, directory=str(clip_folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
+    with served(clip_folder) as url:
         rows = [row | {"video_path": f"{url}/{row['video_path']}"} for row in six_rows]
         for name, changed in {"a": {}, "b": {"label": "even"}, "c": {"label": "all"}}.items():
             write_csv(folder / "clips.csv", [rows[0], rows[1] | changed, *rows[2:]])
             build(mbt_data, folder, name)
-        server.shutdown()
     shutil.rmtree(folder / "out/snapshots/c")
     write_csv(folder / "clips.csv", rows)
-    (folder / "ids.txt").write_text(f"{PURGED}\nnobody\n")
+    (folder / "ids.txt").write_text(f"{PURGED}\t\r\n nobody\n")  # blanks are no part of an id
     return folder
+
+
+@contextlib.contextmanager
+def served(folder: Path):
+    """A server of the files in a folder; yields its URL."""
+    handler = functools.partial(_Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -134,6 +144,7 @@ def test_nothing_is_left_and_all_else_is_as_it_was(own, mbt_data, write_csv):
     done = purge(mbt_data, own, "--yes")
     assert done.returncode == 0, done.stderr
     assert "for 25 frames, 1 spectrogram steps" in done.stdout and "none is left" in done.stdout
+    assert "search" in done.stderr  # a bar
     found = contents(root)
     assert not [path for path, data in found.items() for piece in wanted if piece in data]
     assert not [path for path in found if path.endswith("report.html") or path.startswith("purge")]
@@ -172,6 +183,7 @@ def test_the_amended_snapshot_is_that_of_a_build_without_the_clip(own, mbt_data,
     assert purge(mbt_data, own, "--yes").returncode == 0
     again = build(mbt_data, own, "again")
     assert (again["shards_built"], again["splits"]["train"]["lost"]) == (0, {"invalid/purged": 1})
+    assert again["notes"] == []  # a purged clip is no bad row
     assert manifest_of(root, "again").splits == manifest_of(root, "a").splits
 
 
@@ -181,6 +193,60 @@ def test_purged_twice_ends_the_same(own, mbt_data):
     done = purge(mbt_data, own, "--yes")
     assert done.returncode == 0 and "snapshots to amend: none" in done.stdout
     assert contents(own / "out") == before
+
+
+def test_a_second_purge_leaves_what_was_said_of_the_first(own, mbt_data):
+    root = own / "out"
+    assert purge(mbt_data, own, "--yes").returncode == 0
+    (own / "ids.txt").write_text("clip-2\n")
+    done = mbt_data("purge", f"--output={root}", f"--clips={own}/ids.txt", "--reason=takedown 8", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert [(one.reason, one.num_clips) for one in manifest_of(root, "a").amended] == [
+        ("takedown 7", 1),
+        ("takedown 8", 1),
+    ]
+    rows = rows_of(root, "a")
+    assert (rows[PURGED]["detail"], rows["clip-2"]["detail"]) == ("takedown 7", "takedown 8")
+    assert verify(VerifyOptions(root=str(root), snapshot=ALL)).problems == ()
+
+
+def test_readers_know_an_amended_snapshot(own, mbt_data):
+    """The purged clip is one that was lost, with nothing known of it."""
+    root = own / "out"
+    assert purge(mbt_data, own, "--yes").returncode == 0
+    build(mbt_data, own, "again")
+    for words in (["diff", "a", "again"], ["show", "a"], ["list"], ["report", "--snapshot=a"]):
+        done = mbt_data(*words, f"--output={root}")
+        assert done.returncode == 0, done.stderr
+    done = mbt_data("export", f"--output={root}", "--snapshot=a", "--layout=scenic", own / "exported")
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_outside_of_root_are_said(own, mbt_data):
+    """An export by hard links: its bytes are not gone with our name for them."""
+    shard = next(path for path in (own / "out/shards").glob("train-*.tfrecord") if PURGED in str(path.read_bytes()))
+    (own / "export").mkdir()
+    (own / "export" / "train-00000-of-00002").hardlink_to(shard)
+    done = purge(mbt_data, own)
+    assert "1 of these files have other names outside of" in done.stdout and shard.name in done.stdout
+
+
+def test_what_the_ledger_alone_knows_goes_too(own, mbt_data):
+    """Media of a clip that never came into a snapshot, and whose row of success was lost with its worker."""
+    root = own / "out"
+    span = ("http://nowhere.invalid/late.mp4", 0, 1_000_000)
+    with ledger.Writer(str(root), 9) as writer:
+        row = {"id": "late", "source": span[0], "start_us": span[1], "end_us": span[2]}
+        fetching.append(writer, row, 1, fetch.Fetched(outcome=Outcome.TRANSIENT, reason="timeout"))
+    orphan = root / media.name(media.key(*span), "0123456789abcdef", 0, "mp4")
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"of this clip" * 500)
+    (root / "snapshots/unfinished").mkdir()
+    (root / "snapshots/unfinished/clips.parquet").write_bytes(b"of a build that was killed")
+    (own / "ids.txt").write_text("late\n")
+    done = purge(mbt_data, own, "--yes")
+    assert done.returncode == 0 and "not known here" not in done.stdout
+    assert not orphan.exists() and not (root / "snapshots/unfinished").exists()
 
 
 # Kills itself before the n-th change of a file, for each n, in a copy of its own.
@@ -237,6 +303,9 @@ def test_killed_at_any_moment_the_snapshots_are_readable_and_it_ends_the_same(ow
         for name in "ab":
             assert set(payloads(root, name)) - {PURGED} == others[name]
     for root in roots[:-1]:
+        is_begun, is_ended = (root / "tombstones.json").exists(), settled(root) == expected
+        if is_begun and not is_ended:
+            assert verify(VerifyOptions(root=str(root))).problems, root.name
         finish(root)
         assert settled(root) == expected
     assert not [path for path, data in contents(roots[0]).items() for piece in wanted if piece in data]
@@ -262,7 +331,29 @@ def test_another_clip_of_the_same_seconds_is_named(mbt_data, write_csv, clip_fol
     assert done.returncode == 0, done.stderr
     assert "1 other clips show a part of the same time of the same source, and stay: twin" in done.stdout
     assert f"sources on this machine stay where they are: {clip_folder}/0.mp4" in done.stdout
-    assert "are also the bytes of clip twin, which stays" in done.stdout and "none is left" in done.stdout
+    assert "clip twin, which stays, holds the same bytes" in done.stdout and "none is left" in done.stdout
+
+
+def test_media_of_another_clip_of_the_very_same_span_stay(own, mbt_data, write_csv, clip_folder):
+    """The two have one file in the store: it is the other's too."""
+    with open(own / "clips.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    twin = next(row for row in rows if row["id"] == PURGED) | {"id": "twin"}
+    root = own / "out"
+    with served(clip_folder) as url:
+        rows = [row | {"video_path": f"{url}/{row['video_path'].rpartition('/')[2]}"} for row in [*rows, twin]]
+        write_csv(own / "clips.csv", rows)
+        build(mbt_data, own, "with-twin", output="twins")
+        before = payloads(own / "twins", "with-twin")
+    shutil.rmtree(root)
+    (own / "twins").rename(root)
+    done = purge(mbt_data, own, "--yes")
+    assert done.returncode == 0, done.stdout
+    assert "0 media files" in done.stdout and "twin, which stays, holds the same bytes" in done.stdout
+    assert payloads(root, "with-twin") == {clip: data for clip, data in before.items() if clip != PURGED}
+    assert verify(VerifyOptions(root=str(root))).problems == ()
+    again = build(mbt_data, own, "again")  # from a server that is gone
+    assert (again["clips_decoded"], again["splits"]["train"]["records"]) == (0, 4)
 
 
 def test_what_it_cannot_delete_is_said(own, mbt_data):
@@ -323,21 +414,27 @@ def test_the_search_finds_pieces_wherever_they_lie(tmp_path):
 
 
 def test_the_whole_road_on_a_bucket(gcs, mbt_data, write_csv, clip_folder, six_rows, tmp_path):
-    """Build, change, build, verify, purge, verify and gc on gs://, and the warning about what buckets keep."""
+    """Build, refresh, diff, verify, purge and gc on gs://, media too, and the warning about what buckets keep."""
     root = gcs.root("road")
-    words = [f"--annotations={tmp_path}/clips.csv", f"--media_root={clip_folder}", f"--output={root}"]
-    write_csv(tmp_path / "clips.csv", six_rows)
-    assert mbt_data("build", *words, "--num_shards=2").returncode == 0
-    write_csv(tmp_path / "clips.csv", [six_rows[0] | {"start": 0.2}, *six_rows[1:]])
-    done = mbt_data("build", *words, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["clips_decoded"] == 1
+    words = [f"--annotations={tmp_path}/clips.csv", f"--output={root}"]
+
+    def run(command: str, *flags: str) -> str:
+        done = mbt_data(command, *flags)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    with served(clip_folder) as url:
+        rows = [row | {"video_path": f"{url}/{row['video_path']}"} for row in six_rows]
+        write_csv(tmp_path / "clips.csv", rows[:5])
+        run("build", *words, "--num_shards=2")
+        write_csv(tmp_path / "clips.csv", [rows[0] | {"video_path": f"{url}/gone.mp4"}, *rows[1:]])
+        refreshed = json.loads(run("refresh", *words, "--older_than=0s", "--recheck=ok,gone", "--json"))
+    assert refreshed["clips_decoded"] == 1 and refreshed["splits"]["train"]["lost"] == {"gone/http_404": 1}
+    changes = run("diff", f"--output={root}", "latest~1", "latest")
+    assert "1 gained" in changes and "1 lost" in changes
+    assert "5 media files" in run("verify", f"--output={root}", "--snapshot=latest")
     (tmp_path / "ids.txt").write_text(f"{PURGED}\n")
-    flags = [f"--output={root}", f"--clips={tmp_path}/ids.txt", "--reason=r"]
-    done = mbt_data("verify", f"--output={root}", "--snapshot=all")
-    assert done.returncode == 0, done.stdout
-    done = mbt_data("purge", *flags, "--yes")
-    assert done.returncode == 0 and "none is left" in done.stdout and "soft delete" in done.stdout
-    done = mbt_data("verify", f"--output={root}", "--snapshot=all")
-    assert done.returncode == 0, done.stdout
-    assert "nothing to delete" in mbt_data("gc", f"--output={root}", "--older_than=0s", "--yes").stdout
+    purged = run("purge", f"--output={root}", f"--clips={tmp_path}/ids.txt", "--reason=r", "--yes")
+    assert "1 media files" in purged and "none is left" in purged and "soft delete" in purged
+    run("verify", f"--output={root}", "--snapshot=all")
+    assert "nothing to delete" in run("gc", f"--output={root}", "--older_than=0s", "--yes")

@@ -1,24 +1,25 @@
 """`mbt-data refresh`: what is online is asked cheaply, and only what changed is built."""
 
+import concurrent.futures
+import contextlib
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
+from random import Random
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 from fake_youtube import FakeYouTube, Video
 from media_server import serving
 
-from mbt.pipeline import ledger
+from mbt.pipeline.verify import ALL, VerifyOptions, verify
 from mbt.schemas.manifest import Manifest
 from mbt.schemas.tfrecord import read_records
-
-MBT_DATA = str(Path(sys.executable).with_name("mbt-data"))
 
 
 @pytest.fixture
@@ -154,34 +155,94 @@ def test_youtube_is_asked_as_cheaply_as_it_can_be(make_media, mbt_data, tmp_path
         assert path.is_dir() or b"DATAAPIKEY" not in path.read_bytes()
 
 
-@pytest.mark.parametrize("moments", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_the_old_snapshot_stays_and_the_new_one_is_whole(server, write_clips, run, tmp_path, moments):
-    for number in range(40):
+def old_and_new(server, write_clips, run) -> None:
+    """A snapshot of twelve clips, and a world that has changed since."""
+    for number in range(15):
         server.files[f"clip{number}.mp4"] = server.films[number % 6]
-    write_clips({f"clip{number}": "a" for number in range(30)})
+    write_clips({f"clip{number}": "a" for number in range(12)})
     run("build", "--num_shards=4")
-    root = tmp_path / "out"
-    (old,) = manifests(root)
-    before = shards(root, old)
-    write_clips({f"clip{number}": "ab"[number % 2] for number in range(40)})
-    command = [MBT_DATA, "refresh", f"--annotations={tmp_path}/clips.csv", f"--output={root}", NOW]
-    for moment in range(moments):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(2.5 + 3.0 * moment / moments)
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        psutil.wait_procs(children, timeout=20)
-        ledger.read(str(root))
-        for manifest in manifests(root):  # each that is there is whole
-            assert len(shards(root, manifest)) == 8
+    del server.files["clip0.mp4"], server.files["clip1.mp4"]
+    write_clips({f"clip{number}": "ab"[number % 2] for number in range(15)})
+
+
+# A refresh that kills itself when it is about to touch a file below ROOT for the n-th time; says how often it did.
+_KILLED = """
+import os, signal, sys
+from mbt.pipeline.main import main
+root, last = sys.argv[1], int(sys.argv[2])
+count = 0
+
+def hook(event, arguments):
+    global count
+    if event.partition(".")[0] in ("open", "os", "shutil", "subprocess") and root in repr(arguments):
+        count += 1
+        if count == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+assert main(sys.argv[3:]) == 0
+print(count)
+"""
+
+
+def refresh_until(tmp_path: Path, root: Path, last: int) -> subprocess.CompletedProcess:
+    words = ["refresh", f"--annotations={tmp_path}/clips.csv", f"--output={root}", NOW, "--removed=drop"]
+    command = [sys.executable, "-W", "ignore", "-c", _KILLED, root, str(last), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def read_throughout(root: Path, old: Manifest, before: dict[str, str], stop: threading.Event) -> int:
+    """Reads all of the old snapshot again and again, and whatever other one there is; how often."""
+    times = 0
+    while not stop.wait(0.01) or not times:
+        assert shards(root, old) == before
+        for manifest in manifests(root):
             for split in manifest.splits.values():
                 for shard in split.shards:
                     with open(root / shard.path, "rb") as file:
                         assert sum(1 for _ in read_records(file)) == shard.num_records
+        times += 1
+    return times
+
+
+@contextlib.contextmanager
+def reading(root: Path, old: Manifest, before: dict[str, str]):
+    """Reads for as long as the block takes, which ends with what went wrong in that."""
+    stop = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        times = pool.submit(read_throughout, root, old, before, stop)
+        try:
+            yield
+        finally:
+            stop.set()
+        assert times.result() > 0
+
+
+@pytest.mark.parametrize("moments", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_the_old_snapshot_stays_and_the_new_one_is_whole(server, write_clips, run, tmp_path, moments):
+    """At random moments from the first file touched to the last; the next refresh ends as if nothing had been."""
+    old_and_new(server, write_clips, run)
+    (old,) = manifests(tmp_path / "out")
+    before = shards(tmp_path / "out", old)
+    whole = Path(shutil.copytree(tmp_path / "out", tmp_path / "whole"))
+    done = refresh_until(tmp_path, whole, 0)
+    assert done.returncode == 0, done.stderr
+    total = int(done.stdout.splitlines()[-1])
+    expected = manifests(whole)[-1]
+    assert expected.splits["train"].num_records == 13 and total > 100
+    random, statuses = Random(0), []
+    for moment in range(moments):
+        root = Path(shutil.copytree(tmp_path / "out", tmp_path / f"killed-{moment}"))
+        with reading(root, old, before):
+            last = 1 + int(total * (moment + random.random()) / moments)
+            statuses.append(refresh_until(tmp_path, root, last).returncode)
+        assert verify(VerifyOptions(root=str(root), snapshot=ALL)).problems == ()
+        assert run("refresh", NOW, "--removed=drop", output=root.name)["splits"]["train"]["records"] == 13
+        newest = manifests(root)[-1]
+        assert (newest.splits, shards(root, newest)) == (expected.splits, shards(whole, expected))
         assert shards(root, old) == before
-    assert run("refresh", NOW)["splits"]["train"]["records"] == 40
-    assert shards(root, old) == before
+        shutil.rmtree(root)
+    assert statuses[:-1] == [-signal.SIGKILL] * (moments - 1)  # the last may come to its end before its moment
 
 
 QUERY = "?a.b=1"  # so that the URL does not end like the file
@@ -225,13 +286,36 @@ def test_a_refresh_fetches_again_what_it_must_make_anew(server, write_clips, run
     run("build", "--num_shards=1", "--keep_media=no")
     for path in (tmp_path / "out" / "shards").iterdir():
         path.unlink()
-    server.refuse_from = 1
+    server.refuse_from, server.refuse_with = 1, 503
     words = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out"]
-    refused = mbt_data("refresh", *words)
-    assert refused.returncode == 1 and "Nothing was published" in refused.stderr, refused.stderr
-    assert len(manifests(tmp_path / "out")) == 1
+    for _ in range(2):  # the failure is a new word on the clips; that does not make them lost either
+        refused = mbt_data("refresh", *words)
+        assert refused.returncode == 1 and "Nothing was published" in refused.stderr, refused.stderr
+        assert len(manifests(tmp_path / "out")) == 1
     server.refuse_from = None
     assert run("build")["splits"]["train"]["records"] == 3
     for path in [*(tmp_path / "out" / "shards").iterdir(), *(tmp_path / "out" / "media").rglob("*.mp4")][:3]:
         path.write_bytes(path.read_bytes()[:100])
     assert run("refresh")["splits"]["train"]["records"] == 3
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_clip_stays_whose_media_are_lost_and_do_not_come_again(server, write_clips, run, tmp_path, status):
+    """Its record is in a shard; only where that is lost too, and the source is gone for good, the clip is."""
+    for number in range(3):
+        server.files[f"clip{number}.mp4"] = server.films[number]
+    write_clips({f"clip{number}": "a" for number in range(3)})
+    run("build", "--num_shards=1")
+    root = tmp_path / "out"
+    shutil.rmtree(root / "media")
+    server.refuse_from, server.refuse_with = len(server.requests) + 1, status
+    kept = run("refresh")
+    assert kept["new"] is False and kept["splits"]["train"]["records"] == 3
+    assert run("status")["media_missing"] == 3
+    if status == 404:
+        for path in (root / "shards").iterdir():
+            path.unlink()
+        server.refuse_from = None
+        del server.files["clip0.mp4"]
+        lost = run("build")["splits"]["train"]
+        assert (lost["records"], lost["lost"]) == (2, {"gone/http_404": 1})

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbt.pipeline import jpegs, shard_file, snapshot
 from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.verify import ALL, Report, VerifyOptions, verify
 from mbt.schemas import index as shard_index
-from mbt.schemas.manifest import Manifest
+from mbt.schemas.manifest import Dataset, Manifest
 from mbt.schemas.tfrecord import FOOTER_BYTES, HEADER_BYTES
 
 
@@ -88,35 +88,100 @@ def test_a_whole_dataset_is_well(built, mbt_data):
     assert contents(built / "out") == before
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_flipped_byte_of_a_shard_is_named_and_repaired(built, tmp_path_factory, data):
-    root = Path(shutil.copytree(built / "out", tmp_path_factory.mktemp("flip") / "out"))
-    before = contents(root)
-    shard = data.draw(st.sampled_from([shard for shard in shards(root) if shard.num_records]))
-    at = data.draw(st.integers(0, shard.bytes - 1))
-    clip_id = owner(load(root, shard), at)
-    flip(root / shard.path, at, data.draw(st.integers(1, 255)))
-    (problem,) = check(root).problems
-    assert (problem.file, problem.clips, problem.snapshots) == (shard.path, (clip_id,), ("first",))
-    report = check(root, repair=True)
-    assert report.repaired == (shard.path.removesuffix(".tfrecord"),) and report.num_left == 0
-    assert contents(root) == before
-    shutil.rmtree(root)
+def regions_of_shard(index: shard_index.Index, place: int) -> dict[str, tuple[int, int]]:
+    """Of a record, every kind of bytes that stand in the file: from and to."""
+    row = index.records[place]
+    first, end = int(row["offset"]), int(row["offset"] + row["length"])
+    spans = {"frames": index.frames(place), "spectrogram": index.steps(place)}
+    found = {
+        name: (int(rows["offset"][0]), int(rows["offset"][-1] + rows["length"][-1])) for name, rows in spans.items()
+    }
+    header = first - HEADER_BYTES
+    framing = {"length": (header, header + 8), "checksum of the length": (header + 8, first)}
+    return (
+        framing | found | {"beginning": (first, first + 64), "any": (first, end), "footer": (end, end + FOOTER_BYTES)}
+    )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_flipped_byte_of_an_index_is_named_and_repaired(built, tmp_path_factory, data):
-    root = Path(shutil.copytree(built / "out", tmp_path_factory.mktemp("flip") / "out"))
+def regions_of_index(index: shard_index.Index) -> dict[str, tuple[int, int]]:
+    """Every part of an index file that has bytes."""
+    total = len(shard_index.dump(index))
+    arrays = {"records": index.records.nbytes, "pieces": index.pieces.nbytes, "labels": index.labels.nbytes}
+    found, end = {"header": (0, INDEX_HEADER_BYTES), "checksum": (total - 4, total)}, INDEX_HEADER_BYTES
+    for name, size in arrays.items():
+        found[name], end = (end, end + size), end + size
+    found["ids"] = (end, total - 4)
+    return {name: span for name, span in found.items() if span[0] < span[1]}
+
+
+INDEX_HEADER_BYTES = 52
+FLIPS = [12, pytest.param(150, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("examples", FLIPS)
+def test_any_flipped_byte_of_a_shard_is_named_and_repaired(built, tmp_path_factory, examples):
+    @settings(max_examples=examples, deadline=None)
+    @given(data=st.data())
+    def flipped(data) -> None:
+        root = Path(shutil.copytree(built / "out", tmp_path_factory.mktemp("flip") / "out"))
+        before = contents(root)
+        shard = data.draw(st.sampled_from([shard for shard in shards(root) if shard.num_records]))
+        index = load(root, shard)
+        places = regions_of_shard(index, data.draw(st.integers(0, len(index.ids) - 1)))
+        first, end = places[data.draw(st.sampled_from(sorted(places)))]
+        at = data.draw(st.integers(first, end - 1))
+        flip(root / shard.path, at, data.draw(st.integers(1, 255)))
+        (problem,) = check(root).problems
+        assert (problem.file, problem.clips, problem.snapshots) == (shard.path, (owner(index, at),), ("first",))
+        report = check(root, repair=True)
+        assert report.repaired == (shard.path.removesuffix(".tfrecord"),) and report.num_left == 0
+        assert contents(root) == before
+        shutil.rmtree(root)
+
+    flipped()
+
+
+@pytest.mark.parametrize("examples", FLIPS)
+def test_any_flipped_byte_of_an_index_is_named_and_repaired(built, tmp_path_factory, examples):
+    @settings(max_examples=examples, deadline=None)
+    @given(data=st.data())
+    def flipped(data) -> None:
+        root = Path(shutil.copytree(built / "out", tmp_path_factory.mktemp("flip") / "out"))
+        before = contents(root)
+        shard = data.draw(st.sampled_from(shards(root)))
+        places = regions_of_index(load(root, shard))
+        first, end = places[data.draw(st.sampled_from(sorted(places)))]
+        flip(root / shard.index_path, data.draw(st.integers(first, end - 1)), data.draw(st.integers(1, 255)))
+        (problem,) = check(root).problems
+        assert problem.file == shard.index_path
+        assert check(root, repair=True).num_left == 0
+        assert contents(root) == before
+        shutil.rmtree(root)
+
+    flipped()
+
+
+def test_the_manifest_tells_indices_apart(built):
+    assert len({shard.index_crc32c for shard in shards(built / "out")}) == len(shards(built / "out"))
+
+
+@pytest.mark.parametrize("kind", [".index", ".tfrecord"])
+def test_the_files_of_two_shards_in_each_others_place(root, built, kind):
+    """Every checksum in them is right; and an index alone is made again without media."""
     before = contents(root)
-    shard = data.draw(st.sampled_from(shards(root)))
-    flip(root / shard.index_path, data.draw(st.integers(0, (root / shard.index_path).stat().st_size - 1)))
-    (problem,) = check(root).problems
-    assert problem.file == shard.index_path
-    assert check(root, repair=True).num_left == 0
+    one, other = (root / shard.path for shard in shards(root) if shard.num_records > 1)
+    one, other = one.with_suffix(kind), other.with_suffix(kind)
+    data = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+    assert {str(path.relative_to(root)) for path in (one, other)} <= {problem.file for problem in check(root).problems}
+    hidden = (built / "media").rename(built / "hidden") if kind == ".index" else None
+    try:
+        assert check(root, repair=True).not_repaired == {}
+    finally:
+        if hidden:
+            hidden.rename(built / "media")
     assert contents(root) == before
-    shutil.rmtree(root)
 
 
 @pytest.mark.parametrize("damage", ["no_shard", "cut", "longer", "no_index", "neither", "all_zero"])
@@ -217,6 +282,37 @@ def test_counts_of_the_manifest(root):
     (root / "snapshots/first/manifest.json").write_text(changed.to_json())
     (problem,) = check(root).problems
     assert "split test" in problem.detail
+
+
+@pytest.mark.parametrize("field", ["mel_mean", "mel_stddev", "seconds", "longest_s", "class_counts"])
+def test_statistics_of_the_manifest(root, field):
+    manifest = manifest_of(root)
+    train = manifest.splits["train"]
+    value = {"even": 99} if field == "class_counts" else getattr(train, field) + 1
+    changed = dataclasses.replace(
+        manifest, splits=manifest.splits | {"train": dataclasses.replace(train, **{field: value})}
+    )
+    (root / "snapshots/first/manifest.json").write_text(changed.to_json())
+    (problem,) = check(root).problems
+    assert "statistics of the split train" in problem.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"), [({"labels": ("odd", "even")}, "labels"), ({"num_shards": {"train": 2, "test": 3}}, "shards")]
+)
+def test_the_dataset_against_its_snapshots(root, change, detail):
+    """By which the next build would give labels other numbers, or clips other shards."""
+    path = root / "dataset.json"
+    path.write_text(dataclasses.replace(Dataset.from_json(path.read_text()), **change).to_json())
+    (problem,) = check(root).problems
+    assert problem.file == "dataset.json" and detail in problem.detail
+
+
+def test_a_shard_is_not_accused_where_only_index_and_clip_table_are_damaged(root):
+    shard = biggest(root)
+    flip(root / shard.index_path, 60)
+    flip(root / "snapshots/first/clips.parquet", 300)
+    assert {problem.file for problem in check(root).problems} == {shard.index_path, "snapshots/first/clips.parquet"}
 
 
 def test_a_damaged_ledger(root):

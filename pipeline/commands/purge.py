@@ -40,7 +40,8 @@ def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
     flags.refuse_others(beam)
     try:
         with open(known.clips, encoding="utf-8-sig") as file:
-            clip_ids = frozenset(filter(None, (line.rstrip("\r\n") for line in file)))
+            # Without blanks at the ends, as ids are read from annotations.
+            clip_ids = frozenset(filter(None, (line.strip() for line in file)))
     except (OSError, UnicodeDecodeError) as error:
         raise flags.FlagsError(f"--clips={known.clips}: {getattr(error, 'strerror', None) or error}") from error
     if not clip_ids:

@@ -9,8 +9,8 @@ HELP = "check every file of a snapshot, and rebuild what is damaged"
 
 DESCRIPTION = """\
 Checks a snapshot against all files that it names: manifest, clip table, shards and indices; the checksum of every
-record, every JPEG, that index and spectrogram agree, and that the ledger can be read. Says which shard and which
-clips are bad.
+record, every JPEG, that index and spectrogram agree, that the ledger can be read, and the digests of fetched media.
+Says which shard and which clips are bad.
 
 With --repair, a damaged shard is rebuilt: whole records are copied, the others are decoded anew from the media from
 which they were made. The result takes the damaged file's place only if it is that very file.
@@ -30,6 +30,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_output(parser)
     add = parser.add_argument
     add("--snapshot", default="latest", metavar="NAME", help="its name, or all (default: %(default)s)")
+    add(
+        "--media",
+        choices=("yes", "no"),
+        default="yes",
+        help="check the digests of fetched media too (default: %(default)s)",
+    )
     add("--repair", action="store_true", help="rebuild the shards that are damaged")
     add("--ffmpeg", metavar="PATH", help="the ffmpeg that began the dataset, where that is not the embedded one")
     add("--take_over", action="store_true", help="from a writer that crashed")
@@ -44,6 +50,7 @@ def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
     options = verify.VerifyOptions(
         root=flags.root(known.output),
         snapshot=known.snapshot,
+        media=known.media == "yes",
         repair=known.repair,
         ffmpeg=known.ffmpeg,
         take_over=known.take_over,

@@ -1,0 +1,84 @@
+"""`mbt-data purge`: removes clips from media, shards, clip tables and reports of every snapshot, and proves it.
+
+The order is what makes it safe to kill: first the tombstones, so that no build brings a clip back; then the needles,
+by which the proof can still search when the bytes are gone; then media and reports are deleted, which are found only by
+what the clip tables still say; then come new shards, and each snapshot's table and manifest, which changes at once from
+the old shards to the new; and only then are the old shards deleted. Run again, it does what is left. From before the
+tombstones to a proof that nothing is left there is a file of needles, by which `verify` knows that a purge has not
+come to its end.
+"""
+
+from mbt.pipeline import dataset as datasets
+from mbt.pipeline import needles, shard_file, snapshot, storage, tombstones, writer
+from mbt.pipeline.errors import RefusedError
+from mbt.pipeline.purge.amend import Amender
+from mbt.pipeline.purge.answer import as_json, as_text
+from mbt.pipeline.purge.find import Finder, Found
+from mbt.pipeline.purge.options import PurgeOptions
+from mbt.pipeline.purge.proof import Proof, search
+from mbt.schemas.manifest import Dataset, FormatError, Manifest
+
+__all__ = ["PurgeOptions", "as_json", "as_text", "purge"]
+
+
+def purge(options: PurgeOptions) -> tuple[Found, Proof | None]:
+    """Removes clips; says what there was of them, and the proof that nothing is left (None of a dry run).
+
+    Raises:
+      RefusedError: no dataset, another writer, a damaged snapshot or shard; nothing was changed.
+      IncompleteError: a record that must be copied turned out damaged; the old shards are still there.
+    """
+    try:
+        dataset = datasets.read(options.root)
+        if dataset is None:
+            raise RefusedError(f"--output={options.root} holds no dataset")
+        with writer.hold(options.root, take_over=options.take_over):
+            return _purged(options, dataset)
+    except (datasets.DatasetError, writer.WriterError) as error:
+        raise RefusedError(str(error)) from error
+
+
+def _purged(options: PurgeOptions, dataset: Dataset) -> tuple[Found, Proof | None]:
+    """All stages in turn."""
+    root = options.root
+    # Also those of a purge that was interrupted: what it began ends here.
+    clip_ids = options.clip_ids | tombstones.read(root).keys()
+    manifests = _manifests(root)
+    finder = Finder(root, clip_ids, manifests)
+    found = finder.find(options.clip_ids)
+    if not options.delete:
+        return found, None
+    wanted = needles.load(root)
+    needles.save(root, wanted)
+    tombstones.add(root, clip_ids, options.reason)
+    wanted += needles.Needles.of(finder.pieces(found))
+    needles.save(root, wanted)
+    storage.delete(*(storage.join(root, path) for path in (*found.media, *found.reports)))
+    new = Amender(root, dataset, clip_ids, options.reason, finder.indices).amend(manifests, found)
+    _delete(root, manifests, found, new)
+    proof = search(root, clip_ids, wanted)
+    if not proof.left:
+        needles.forget(root)
+    return found, proof
+
+
+def _manifests(root: str) -> list[Manifest]:
+    try:
+        names = storage.folders(storage.join(root, snapshot.FOLDER))
+        return [manifest for name in names if (manifest := snapshot.read(root, name))]
+    except (FormatError, UnicodeDecodeError, TypeError) as error:
+        raise RefusedError(f"a snapshot cannot be read: {error}. See mbt-data verify --snapshot=all") from error
+
+
+def _delete(root: str, manifests: list[Manifest], found: Found, new: frozenset[str]) -> None:
+    """Deletes the old shards, and what killed commands left: nobody else writes."""
+    for stem in found.shards.keys() - new:
+        for extension in (".index", ".tfrecord"):  # a shard is there when its index is
+            storage.delete(storage.join(root, shard_file.FOLDER, stem + extension))
+    storage.delete_folder(storage.join(root, "tmp"))
+    folder, finished = storage.join(root, snapshot.FOLDER), {manifest.snapshot for manifest in manifests}
+    for name in storage.folders(folder):
+        if name not in finished:
+            storage.delete_folder(storage.join(folder, name))
+    parts = [file.path for file in storage.files(root) if file.path.endswith(storage.PART)]
+    storage.delete(*(storage.join(root, path) for path in parts))

@@ -1,0 +1,73 @@
+"""What a purge says at its end, for people and for machines."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+
+from mbt.pipeline import needles, storage
+from mbt.pipeline.purge.find import Found
+from mbt.pipeline.purge.options import PurgeOptions
+from mbt.pipeline.purge.proof import Proof
+
+
+def as_json(options: PurgeOptions, found: Found, proof: Proof | None) -> str:
+    """What was found and done, for machines."""
+    there = dataclasses.asdict(found) | {"shards": {stem: sorted(clips) for stem, clips in found.shards.items()}}
+    shown = None if proof is None else dataclasses.asdict(proof)
+    return json.dumps({"done": options.delete, "found": there, "proof": shown, "warnings": _warnings(options, found)})
+
+
+def as_text(options: PurgeOptions, found: Found, proof: Proof | None) -> str:
+    """What was found and done, for people."""
+    records = sum(len(clips) for clips in found.shards.values())
+    lines = [
+        f"{len(options.clip_ids)} clips named: {records} records in {len(found.shards)} shard files, "
+        f"{len(found.media)} media files ({sum(found.media.values()) / 1e6:.1f} MB), {len(found.reports)} reports; "
+        f"snapshots to amend: {', '.join(found.snapshots) or 'none'}"
+    ]
+    if found.unknown:
+        lines.append(f"{len(found.unknown)} are not known here, and get a tombstone: {_some(found.unknown)}")
+    lines += [f"warning: {warning}" for warning in _warnings(options, found)]
+    if proof is None:
+        return "\n".join([*lines, "nothing was changed: add --yes"])
+    return "\n".join([*lines, *_proof_lines(proof)])
+
+
+def _warnings(options: PurgeOptions, found: Found) -> list[str]:
+    warnings = []
+    if found.overlapping:
+        warnings.append(
+            f"{len(found.overlapping)} other clips show a part of the same time of the same source, and stay: "
+            f"{_some(found.overlapping)}. Add them to --clips if they must go too"
+        )
+    if found.linked:
+        warnings.append(
+            f"{len(found.linked)} of these files have other names outside of {options.root}, such as in an export by "
+            f"hard links or in the folder they were imported from, where their bytes stay: {_some(found.linked)}"
+        )
+    if found.outside:
+        warnings.append(f"sources on this machine stay where they are: {_some(found.outside)}")
+    if storage.is_gcs(options.root):
+        warnings.append(
+            "a bucket may keep deleted objects: turn soft delete and object versioning off, or delete the kept "
+            "objects too (gcloud storage ls --soft-deleted, and --all-versions, list them)"
+        )
+    elif not storage.is_local(options.root):
+        warnings.append("a store may keep old versions of deleted files: see to it that it does not")
+    return warnings
+
+
+def _proof_lines(proof: Proof) -> Iterator[str]:
+    what = ", ".join(f"{count} {name}" for name, count in proof.searched.items() if count) or "nothing"
+    yield f"searched {proof.num_files} files, {proof.bytes / 1e6:.1f} MB, for {what}"
+    if proof.plain:
+        yield f"  not for {proof.plain} pieces that are as uniform as anybody's, such as silence"
+    for owner, count in sorted(proof.shared.items()):
+        yield f"  {owner}, which stays, holds the same bytes in {count} places"
+    for hit in proof.left:
+        yield f"  left: {hit.length} bytes at {hit.offset} of {hit.path} ({needles.NAMES[hit.kind]})"
+    yield "none is left" if not proof.left else "delete what is left, and run this again"
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
