@@ -73,4 +73,4 @@ def _hue(turns: jax.Array) -> jax.Array:
     c, s = jnp.cos(2 * jnp.pi * turns), jnp.sin(2 * jnp.pi * turns)
     zero, one = jnp.zeros_like(c), jnp.ones_like(c)
     turn = jnp.stack([jnp.stack([one, zero, zero]), jnp.stack([zero, c, -s]), jnp.stack([zero, s, c])])
-    return _FROM_YIQ @ turn @ _TO_YIQ
+    return jnp.asarray(_FROM_YIQ) @ turn @ jnp.asarray(_TO_YIQ)
