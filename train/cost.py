@@ -79,6 +79,7 @@ def draw_lines(axes, rows: list[dict]) -> None:
         line = [(row["fusion_layer"], row["product_gmac"]) for row in rows if row["fusion"] == fusion]
         axes.plot(*zip(*line, strict=True), STYLES[fusion], label=fusion.replace("_", " "))
     axes.set(xlabel="fusion layer", ylabel="GMAC of matrix products, forward, one clip", ylim=(0, None))
+    axes.set_xticks(sorted({row["fusion_layer"] for row in rows}))
     axes.legend()
 
 
