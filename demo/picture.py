@@ -102,16 +102,22 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
 
 
 def draw_curves(figure, metrics: dict[str, list[dict]]) -> None:
-    """Loss and held-out top-1 against the step, a line for each model."""
-    loss_axis, top1_axis = figure.subplots(1, 2)
+    """Loss and held-out score against the step, a line for each model.
+
+    The score is top-1, or mAP where clips have several labels.
+    """
+    loss_axis, score_axis = figure.subplots(1, 2)
+    evaluations = [line for lines in metrics.values() for line in lines if line["kind"] == "eval"]
+    score = "top1" if all("top1" in line for line in evaluations) else "map"
     for name, lines in metrics.items():
-        for axis, kind, key in ((loss_axis, "train", "loss"), (top1_axis, "eval", "top1")):
+        for axis, kind, key in ((loss_axis, "train", "loss"), (score_axis, "eval", score)):
             points = [(line["step"], line[key]) for line in lines if line["kind"] == kind]
             axis.plot(*zip(*points, strict=True), label=name, color=COLOURS[name], marker="o", markersize=3)
+    title, label = ("Held-out clips named right", "top-1") if score == "top1" else ("Held-out clips", "mAP")
     loss_axis.set(title="Loss on the clips trained on", xlabel="training step", ylabel="loss", ylim=(0, None))
-    top1_axis.set(title="Held-out clips named right", xlabel="training step", ylabel="top-1", ylim=(0, 1.04))
-    top1_axis.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1))
-    for axis in (loss_axis, top1_axis):
+    score_axis.set(title=title, xlabel="training step", ylabel=label, ylim=(0, 1.04))
+    score_axis.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1))
+    for axis in (loss_axis, score_axis):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
         axis.legend(frameon=False)

@@ -2,8 +2,10 @@
 
 It runs the commands that you would run, and prints each one first. Run again, it repeats nothing that is unchanged.
 
-    make demo                 # on films that it makes itself
-    make demo CSV=my.csv      # on yours
+    make demo                              # on films that it makes itself
+    make demo CSV=my.csv                   # on yours
+    python demo/run.py --all_strategies    # two more models, which fuse by cross-attention and by self-attention
+    python demo/run.py --regularised       # all of them with the paper's regularisation, for twice as many steps
 """
 
 import argparse
@@ -29,6 +31,17 @@ MODELS = {
     "visual only": ["--config.modalities=rgb"],
     "fused": [],
 }
+STRATEGIES = {
+    "cross-attn": ["--config.model.fusion=cross_attention"],
+    "self-attn": ["--config.model.fusion=self_attention"],
+}
+# Section 4.2; masks that are as large a share of the demo's 2 s as the paper's are of 8 s.
+REGULARISED = [
+    *("--config.mixup.alpha=0.3", "--config.mixup.by_modality=true", "--config.model.stochastic_depth=0.3"),
+    *("--config.data.spec_augment.time_masks=1", "--config.data.spec_augment.time_rows=48"),
+    *("--config.data.spec_augment.frequency_masks=1", "--config.data.color_jitter=0.8"),
+    "--config.train.steps=400",
+]
 # One sense names one clip in four; fused must be far above that to have used both.
 CLEAR_MARGIN = 0.25
 
@@ -57,16 +70,19 @@ def main() -> None:
         "--annotations", type=pathlib.Path, help="CSV of your own clips; default: films of the demo's own"
     )
     parser.add_argument("--media_root", type=pathlib.Path, help="folder of your clips; default: the CSV's")
+    parser.add_argument("--all_strategies", action="store_true", help="fuse by cross- and self-attention, too")
+    parser.add_argument("--regularised", action="store_true", help="with mixup, stochastic depth and SpecAugment")
     args = parser.parse_args()
+    models = MODELS | (STRATEGIES if args.all_strategies else {})
     started = time.monotonic()
     clips = own_clips(args.annotations, args.media_root) if args.annotations else demo_clips()
     build(clips)
     manifest = latest_manifest(clips.root)
-    workdirs = {name: train(clips, manifest, name) for name in MODELS}
+    workdirs = {name: train(clips, manifest, name, models[name], args.regularised) for name in models}
     results = {name: json.loads((workdir / "result.json").read_text()) for name, workdir in workdirs.items()}
     print_table(manifest, results)
     image = clips.out / "demo.png"
-    picture.draw(image, clips.root, manifest, workdirs, clips.eval_split)
+    picture.draw(image, clips.root, manifest, {name: workdirs[name] for name in MODELS}, clips.eval_split)
     print_places(clips, image, workdirs, time.monotonic() - started)
     if clips.is_demo:
         check_fusion_helps(results)
@@ -144,17 +160,17 @@ def latest_manifest(root: pathlib.Path) -> Manifest:
     return max(manifests, key=lambda manifest: manifest.created)
 
 
-def train(clips: Clips, manifest: Manifest, name: str) -> pathlib.Path:
+def train(clips: Clips, manifest: Manifest, name: str, changes: list[str], regularised: bool) -> pathlib.Path:
     """Trains and evaluates one model.
 
     Returns:
       its work folder. The snapshot is in its name: changed records are trained on anew.
     """
     heading(f"Model: {name}")
-    workdir = clips.out / "runs" / manifest.snapshot / name.replace(" ", "-")
-    run(
-        "mbt-train", "train", *train_flags(clips), f"--workdir={workdir}", "--config.train.eval_every=20", *MODELS[name]
-    )
+    folder = clips.out / ("runs-regularised" if regularised else "runs")
+    workdir = folder / manifest.snapshot / name.replace(" ", "-")
+    flags = [*train_flags(clips), "--config.train.eval_every=20", *changes, *(REGULARISED if regularised else [])]
+    run("mbt-train", "train", *flags, f"--workdir={workdir}")
     return workdir
 
 
@@ -192,7 +208,9 @@ def print_table(manifest: Manifest, results: dict[str, dict]) -> None:
     heading("Results on held-out clips")
     print(f"{'':12} {'top-1':>7} {'mAP':>7} {'parameters':>11} {'training':>9}")
     for name, result in results.items():
-        scores = f"{result['top1']:7.1%} {result['map']:7.3f}"
+        # Where a clip may have several labels there is no top-1.
+        scores = f"{result['top1']:7.1%}" if "top1" in result else f"{'-':>7}"
+        scores += f" {result['map']:7.3f}"
         print(f"{name:12} {scores} {result['parameters']:11,} {result['seconds']:7.0f} s")
     print()
     for name, split in manifest.splits.items():
@@ -217,10 +235,12 @@ def print_places(clips: Clips, image: pathlib.Path, workdirs: dict[str, pathlib.
 
 
 def check_fusion_helps(results: dict[str, dict]) -> None:
-    """Ends with an error where the fused model is not clearly the best: something is broken then."""
+    """Ends with an error where a fused model is not clearly better than one sense alone: something is broken then."""
     top1 = {name: result["top1"] for name, result in results.items()}
-    if top1["fused"] < max(top1["audio only"], top1["visual only"]) + CLEAR_MARGIN:
-        sys.exit(f"the fused model must beat both others by {CLEAR_MARGIN:.0%} on these films, and does not: a bug")
+    one_sense = max(top1.pop("audio only"), top1.pop("visual only"))
+    for name, value in top1.items():
+        if value < one_sense + CLEAR_MARGIN:
+            sys.exit(f"the {name} model must beat one sense alone by {CLEAR_MARGIN:.0%} on these films: a bug")
 
 
 if __name__ == "__main__":

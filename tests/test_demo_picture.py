@@ -47,10 +47,10 @@ def test_examples_are_spread_over_the_labels(picture, root, manifest):
     assert picture.spectrogram(clips["d"]).shape == (80, 128)
 
 
-@pytest.mark.parametrize("split", ["test", "other"])
-def test_picture_is_written_and_small(picture, root, manifest, split, tmp_path):
+@pytest.mark.parametrize(("split", "score"), [("test", "top1"), ("other", "map")])
+def test_picture_is_written_and_small(picture, root, manifest, split, score, tmp_path):
     lines = [{"step": step, "kind": "train", "loss": 1 / step} for step in (1, 10, 20)]
-    lines += [{"step": step, "kind": "eval", "top1": step / 20} for step in (10, 20)]
+    lines += [{"step": step, "kind": "eval", score: step / 20} for step in (10, 20)]
     workdirs = {name: tmp_path / name for name in picture.COLOURS}
     for workdir in workdirs.values():
         workdir.mkdir()

@@ -1,4 +1,4 @@
-"""`mbt-train evaluate --clips`: exactly the clips of a list, or a refusal."""
+"""`mbt-train evaluate --clips`: exactly the clips of a list, or a refusal; and a share of the training clips."""
 
 import csv
 import hashlib
@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from mbt.schemas.fakes import FakeClip, write_snapshot
+from mbt.train.clips import open_share
 from mbt.train.main import main
+from mbt.train.snapshot import load_manifest
 
 SMALL = [
     "--config.data.seconds=0.4",
@@ -125,3 +127,31 @@ def test_other_files_are_refused(run, tmp_path, capsys, text, complaint):
     status, _, err = evaluate(run, capsys, f"--clips={path}", "--allow_missing")
     assert status == 2
     assert complaint in err.replace("\n", " ")
+
+
+def test_a_share_depends_on_ids_alone_and_is_part_of_a_larger_one(tmp_path):
+    clips = [fake_clip(number, f"clip-{number}") for number in range(40)]
+    shares = {}
+    for num_shards in (1, 4):
+        root = tmp_path / str(num_shards)
+        write_snapshot(root, {"train": clips}, ("a", "b", "c"), num_shards=num_shards)
+        split = load_manifest(str(root), "latest").splits["train"]
+        for share in (0.25, 0.5):
+            records = open_share(str(root), split, share)
+            shares[num_shards, share] = set(records.ids())
+            paths = [records.locate(number)[1].ids[records.locate(number)[2]] for number in range(len(records))]
+            assert paths == records.ids()
+    hashes = {clip.id: int(hashlib.sha256(clip.id.encode()).hexdigest()[:12], 16) / 16**12 for clip in clips}
+    assert shares[1, 0.5] == shares[4, 0.5] == {name for name, place in hashes.items() if place < 0.5}
+    assert shares[1, 0.25] == shares[4, 0.25] < shares[1, 0.5]
+    assert 10 <= len(shares[1, 0.5]) <= 30
+
+
+def test_training_takes_the_share(run, tmp_path, capsys):
+    """One so small that no clip is left is refused, and nothing is written."""
+    root = f"--config.data.root={run.parent / 'all'}"
+    words = ["train", "--config=demo", f"--workdir={tmp_path / 'run'}", root, *SMALL, "--config.data.share=1e-9"]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "config.data.share=1e-09: leaves none of the split's 4 clips" in line
+    assert list(tmp_path.iterdir()) == []

@@ -21,13 +21,6 @@ def rooted(**changes):
     return config
 
 
-@pytest.mark.parametrize("name", config_lib.config_names())
-def test_every_config_by_name_is_whole(name):
-    config = config_lib.load_config(name, ["--config.data.root=x", "--config.model.num_classes=5"])
-    config_lib.check(config)
-    assert config_lib.model_config(config).num_classes == 5
-
-
 def test_a_file_and_flags(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(GOOD)
@@ -87,6 +80,8 @@ def test_a_bad_flag_is_one_line(flag, message):
         ("data.seconds", float("nan")),
         ("data.crop_area", (0.5, 0.2)),
         ("data.eval_crop", 1.5),
+        ("data.share", 0.0),
+        ("data.share", 1.1),
         ("loss.name", "mse"),
         ("loss.label_smoothing", 1.0),
         ("optim.name", "lion"),

@@ -1,4 +1,4 @@
-"""A list of clips to evaluate on: `split,id` in CSV, as `mbt-data diff --common=FILE` writes it."""
+"""Some clips of a split: those of a list, `split,id` in CSV, as `mbt-data diff --common=FILE` writes it; or a share."""
 
 import csv
 import dataclasses
@@ -67,6 +67,31 @@ class ChosenRecords(Records):
     def __len__(self) -> int:
         return len(self._numbers)
 
+    def ids(self) -> list[str]:
+        """The clip id of every record."""
+        there = super().ids()
+        return [there[number] for number in self._numbers]
+
     def locate(self, record: int):
         """Path of the shard, its index, and the row of a record in it."""
         return super().locate(int(self._numbers[record]))
+
+
+def open_share(root: str, split: Split, share: float) -> ChosenRecords:
+    """The records of a share of a split's clips.
+
+    Which they are depends on their ids alone: a smaller share is a part of a larger one, whatever the seed and
+    however the clips lie in shards.
+
+    Raises:
+      UsageError: the split is so small that none is left.
+    """
+    chosen = frozenset(clip_id for clip_id in Records(root, split).ids() if _place(clip_id) < share)
+    if not chosen:
+        raise UsageError(f"config.data.share={share}: leaves none of the split's {split.num_records} clips")
+    return ChosenRecords(root, split, chosen)
+
+
+def _place(clip_id: str) -> float:
+    """A number in [0, 1) for an id, spread evenly."""
+    return int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:6]) / 2**48

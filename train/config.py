@@ -63,6 +63,7 @@ def default_config() -> ConfigDict:
                     "frequency_masks": 0,
                     "frequency_bins": 48,
                 },
+                "share": 1.0,  # of the training clips; the others are left out, chosen by a hash of their ids
                 "sampling": "uniform",  # every clip once an epoch; or class_balanced: drawn with equal share of classes
                 "on_bad_record": "replace",  # by another clip of the epoch; or stop
                 "eval_crop": 0.875,  # evaluation: side of the centre crop, as a share of the shorter side
@@ -188,7 +189,7 @@ def resolve(config: ConfigDict, manifest: Manifest) -> ConfigDict:
     if config.model.num_classes is None:
         config.model.num_classes = len(manifest.labels)
     if not config.train.steps:
-        records = manifest.splits[config.data.train_split].num_records
+        records = manifest.splits[config.data.train_split].num_records * config.data.share
         config.train.steps = max(1, round(config.train.epochs * records / config.train.batch_size))
     return config
 

@@ -69,13 +69,18 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.subplots()
+    draw_lines(figure.subplots(), rows)
+    figure.savefig(path, dpi=150, format="png")
+
+
+def draw_lines(axes, rows: list[dict]) -> None:
+    """GMAC over L_f on axes of matplotlib."""
     for fusion in dict.fromkeys(row["fusion"] for row in rows):
         line = [(row["fusion_layer"], row["product_gmac"]) for row in rows if row["fusion"] == fusion]
         axes.plot(*zip(*line, strict=True), STYLES[fusion], label=fusion.replace("_", " "))
     axes.set(xlabel="fusion layer", ylabel="GMAC of matrix products, forward, one clip", ylim=(0, None))
+    axes.set_xticks(sorted({row["fusion_layer"] for row in rows}))
     axes.legend()
-    figure.savefig(path, dpi=150, format="png")
 
 
 def _model(config_name: str, overrides: list[str]) -> MBTConfig:

@@ -5,10 +5,10 @@ import os
 import sys
 from types import ModuleType
 
-from mbt.train.commands import cost, evaluate, import_checkpoint, train
+from mbt.train.commands import cost, evaluate, import_checkpoint, sweep, train
 from mbt.train.errors import RunError, UsageError
 
-COMMANDS: tuple[ModuleType, ...] = (train, evaluate, import_checkpoint, cost)
+COMMANDS: tuple[ModuleType, ...] = (train, evaluate, sweep, import_checkpoint, cost)
 
 
 class _Parser(argparse.ArgumentParser):

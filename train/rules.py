@@ -36,6 +36,7 @@ def rules(config: ConfigDict) -> Iterator[tuple[str, object, str]]:
     yield "data.crop_aspect", _interval(data.crop_aspect, math.inf), "(least, greatest), with 0 < least <= greatest"
     yield "data.alignment", data.alignment in ALIGNMENTS, f"one of {', '.join(ALIGNMENTS)}"
     yield "data.short", data.short in ("pad", "loop"), "pad or loop"
+    yield "data.share", 0 < data.share <= 1, "in (0, 1]"
     yield "data.sampling", data.sampling in ("uniform", "class_balanced"), "uniform or class_balanced"
     yield "data.on_bad_record", data.on_bad_record in ("replace", "stop"), "replace or stop"
     yield "optim.ema", 0 <= optim.ema < 1, "in [0, 1)"

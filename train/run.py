@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from mbt.schemas.manifest import Manifest
 from mbt.train import config as config_lib
 from mbt.train import workdir as workdir_lib
+from mbt.train.clips import open_share
 from mbt.train.snapshot import Records, find_split, load_manifest, open_records
 
 
@@ -30,6 +31,8 @@ def train(config_name: str, overrides: list[str], workdir: pathlib.Path) -> dict
         print(f"{workdir}: already trained; delete it or give another --workdir to train again", file=sys.stderr)
         return result
     train_records = open_records(config, manifest, "config.data.train_split", config.data.train_split)
+    if config.data.share < 1:
+        train_records = open_share(config.data.root, manifest.splits[config.data.train_split], config.data.share)
     eval_records = None
     if config.data.eval_split:
         eval_records = open_records(config, manifest, "config.data.eval_split", config.data.eval_split)

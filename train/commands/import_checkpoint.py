@@ -14,8 +14,8 @@ a checkpoint, and no training. Width, depth, heads, patches, bottlenecks, poolin
 inputs (data.seconds, frames, crop) are the config's and must have as many patches as the file has positions.
 
 examples:
-  mbt-train import --checkpoint=checkpoint_15900 --config=audioset_mini --workdir=runs/released \\
-      --config.data.root=ROOT --config.data.frames=32 --config.data.mel_mean=1.102 --config.data.mel_stddev=2.762
+  mbt-train import --checkpoint=checkpoint_15900 --config=scenic_audioset_mini --workdir=runs/released \\
+      --config.data.root=ROOT
 
 The dataset's labels must stand in the order of the checkpoint's classes.
 """

@@ -1,0 +1,279 @@
+"""`mbt-train sweep`: the paper's ablations, run, killed, resumed and drawn."""
+
+import csv
+import fcntl
+import io
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbt.schemas.fakes import FakeClip, write_snapshot
+from mbt.train import config as config_lib
+from mbt.train.commands.sweep import SWEEPS
+from mbt.train.main import main
+from mbt.train.sweeps.ablations import ABLATIONS
+
+SMALL = [
+    "--config=demo",
+    "--config.data.seconds=0.8",
+    "--config.data.frames=2",
+    "--config.data.crop=16",
+    "--config.data.views=1",
+    "--config.model.width=16",
+    "--config.model.depth=2",
+    "--config.model.heads=2",
+    "--config.model.mlp_dim=16",
+    "--config.model.fusion_layer=1",
+    "--config.train.batch_size=4",
+    "--config.train.eval_batch_size=4",
+    "--config.train.eval_every=0",
+    "--config.train.steps=200",
+    "--config.train.checkpoint_every=20",
+    "--config.mixup.group=4",
+]
+
+
+def fake_clip(number: int) -> FakeClip:
+    random = np.random.default_rng(number)
+    file = io.BytesIO()
+    Image.fromarray(random.integers(0, 255, (20, 24, 3), np.uint8)).save(file, "JPEG")
+    mel = random.normal(-5, 2, (80, 128)).astype(np.float32)
+    return FakeClip(id=f"clip-{number}", jpegs=[file.getvalue()] * 20, size=(20, 24), mel=mel, labels=(number % 3,))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> pathlib.Path:
+    root = tmp_path_factory.mktemp("dataset")
+    clips = [fake_clip(number) for number in range(12)]
+    write_snapshot(root, {"train": clips[:8], "test": clips[8:]}, ("a", "b", "c"))
+    return root
+
+
+def words(name: str, root: pathlib.Path, workdir: pathlib.Path, *flags: str) -> list[str]:
+    return ["sweep", name, f"--workdir={workdir}", *SMALL, f"--config.data.root={root}", *flags]
+
+
+def sweep(name: str, root: pathlib.Path, workdir: pathlib.Path, capsys, *flags: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    try:
+        status = main(words(name, root, workdir, *flags))
+    except SystemExit as end:
+        status = end.code
+    return status, *capsys.readouterr()
+
+
+def points(name: str, *flags: str) -> list[tuple]:
+    config = config_lib.load_config("audioset_mini", list(flags))
+    return [(point.line, point.x) for point in ABLATIONS[name].points(config)]
+
+
+def test_the_command_names_all_sweeps():
+    assert tuple(ABLATIONS) == SWEEPS
+
+
+LAYERS, SPANS = (0, 2, 4, 6, 8, 10, 12), (2, 4, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "places"),
+    [
+        ("fig3_fusion_layer", ["bottleneck", "cross_attention"], LAYERS),
+        ("bottlenecks", ["fused"], (4, 36, 64, 256, 1024)),
+        ("fig4_span", ["audio", "visual", "fused"], SPANS),
+        ("fig5_data", ["audio", "visual", "fused"], (0.25, 0.5, 0.75, 1)),
+        ("fig7_sharing", ["shared weights", "separate weights"], LAYERS),
+        ("fig8_async", ["synchronous", "asynchronous"], SPANS),
+        ("modality_mixup", ["fused"], ("mixup", "modality mixup")),
+        ("backbone", ["fused"], ("vit_s", "vit_b", "vit_l")),
+    ],
+)
+def test_models_are_the_papers(name, lines, places):
+    assert points(name) == [(line, x) for line in lines for x in places]
+
+
+def test_places_follow_the_size_of_the_model_and_of_the_window():
+    assert [x for _, x in points("fig7_sharing", "--config.model.depth=4")] == [0, 2, 4] * 2
+    assert [x for _, x in points("fig8_async", "--config.data.seconds=2")] == [0.5, 1, 1.5, 2] * 2
+    backbone = ABLATIONS["backbone"].points(config_lib.load_config("audioset_mini", ["--config.init.vit=w/{size}.npz"]))
+    files = [(point.changes["model.fusion_layer"], point.changes["init.vit"]) for point in backbone]
+    assert files == [(8, "w/vit_s.npz"), (8, "w/vit_b.npz"), (16, "w/vit_l.npz")]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_printed_commands_are_whole_runs(name, root, tmp_path, capsys):
+    """Each is a config that `mbt-train train` takes, on a snapshot that is named, in a folder of its own."""
+    status, out, _ = sweep(name, root, tmp_path, capsys, "--print_commands", "--seeds=2", "--config.seed=5")
+    assert status == 0
+    workdirs, models = set(), set()
+    for line in out.splitlines():
+        program, command, chosen, workdir, *flags = shlex.split(line)
+        assert (program, command, chosen) == ("mbt-train", "train", "--config=demo")
+        config = config_lib.load_config("demo", flags)
+        config_lib.check(config)
+        assert config.data.snapshot == "first"
+        assert config.seed in (5, 6)
+        workdirs.add(workdir)
+        models.add(config_lib.to_json(config))
+    base = config_lib.load_config("demo", SMALL[1:])
+    assert len(workdirs) == len(models) == 2 * len(list(ABLATIONS[name].points(base)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fig3_is_at_half_of_the_window(root, tmp_path, capsys):
+    _, out, _ = sweep("fig3_fusion_layer", root, tmp_path, capsys, "--print_commands", "--seeds=1")
+    seconds = {config_lib.load_config("demo", shlex.split(line)[4:]).data.seconds for line in out.splitlines()}
+    assert seconds == {0.4}
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("bottlenecks", ["--seeds=0"], "--seeds=0: must be positive"),
+        ("bottlenecks", ["--report"], "no run is finished yet"),
+        ("bottlenecks", ["--config.data.root="], "config.data.root="),
+        ("bottlenecks", ["--config.data.eval_split=valid"], "has the splits train, test"),
+        ("modality_mixup", ["--config.model.pooling=gap"], "config.mixup.by_modality=True"),
+        ("fig4_span", ["--config.modalities=smell"], "config.modalities="),
+        ("fig9", [], "invalid choice: 'fig9'"),
+        ("bottlenecks", ["--sede=1"], "unknown argument --sede=1"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_before_the_first_run(name, flags, message, root, tmp_path, capsys):
+    status, out, err = sweep(name, root, tmp_path, capsys, *flags)
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def finish(workdir: pathlib.Path, name: str, scores: dict[tuple, float]) -> None:
+    """Writes the results of runs as if they had been trained: top-1 by line, place and seed."""
+    for key, top1 in scores.items():
+        line, place, seed = key
+        run = workdir / name / f"{line}-{place}" / f"seed-{seed}"
+        run.mkdir(parents=True)
+        (run / "result.json").write_text(json.dumps({"top1": top1, "map": 0.5, "split": "test", "steps": 400}))
+
+
+def test_the_report_is_of_what_is_finished(root, tmp_path, capsys):
+    scores = {("fused", b, seed): b / 2000 + seed / 100 for b in (4, 36, 1024) for seed in (0, 1, 2)}
+    del scores["fused", 36, 1]
+    finish(tmp_path, "bottlenecks", scores)
+    status, out, _ = sweep("bottlenecks", root, tmp_path, capsys, "--report", "--json")
+    summary = json.loads(out)
+    assert (status, summary["score"], summary["finished"], summary["runs"]) == (0, "top1", 8, 15)
+    for row in summary["points"]:
+        values = [value for (_, b, _), value in scores.items() if b == row["x"]]
+        assert (row["runs"], row["mean"]) == (len(values), pytest.approx(np.mean(values)))
+        assert row["stddev"] == pytest.approx(np.std(values, ddof=1))
+    folder = tmp_path / "bottlenecks"
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    with (folder / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["line"], int(row["x"]), int(row["seed"])): float(row["top1"]) for row in rows} == scores
+    assert ink(folder / "figure.png") > 5
+    _, left, _ = sweep("bottlenecks", root, tmp_path, capsys, "--print_commands")
+    assert len(left.splitlines()) == 15 - 8
+
+
+def test_another_score(root, tmp_path, capsys):
+    finish(tmp_path, "backbone", {("fused", "vit_b", 0): 0.25})
+    status, out, _ = sweep("backbone", root, tmp_path, capsys, "--report", "--score=map")
+    assert status == 0
+    assert out.splitlines()[0].split() == ["line", "x", "runs", "mAP", "+-"]
+    assert out.splitlines()[1].split() == ["fused", "vit_b", "1", "0.5000", "0.0000"]
+    status, _, err = sweep("backbone", root, tmp_path, capsys, "--report", "--score=bleu")
+    assert (status, err) == (2, "mbt-train sweep: --score=bleu: the runs have top1, map\n")
+
+
+def test_fig3_has_the_costs(root, tmp_path, capsys):
+    scores = {(f, layer, 0): 0.1 * layer for f in ("bottleneck", "cross_attention") for layer in (0, 2)}
+    finish(tmp_path, "fig3_fusion_layer", scores)
+    status, out, _ = sweep(
+        "fig3_fusion_layer", root, tmp_path, capsys, "--report", "--json", "--config.data.seconds=0.8"
+    )
+    costs = {(row["fusion"], row["fusion_layer"]): row["product_gmac"] for row in json.loads(out)["costs"]}
+    assert status == 0
+    assert costs["cross_attention", 0] > costs["bottleneck", 2] == costs["cross_attention", 2]
+    with Image.open(tmp_path / "fig3_fusion_layer" / "figure.png") as picture:
+        assert picture.width > 2 * picture.height
+
+
+def ink(path: pathlib.Path) -> float:
+    return float(np.asarray(Image.open(path).convert("L")).std())
+
+
+def start(name: str, root: pathlib.Path, workdir: pathlib.Path, log: pathlib.Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "mbt.train.main", *words(name, root, workdir, "--seeds=1", "--json")]
+    with log.open("w") as file:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True)
+
+
+def wait_for_a_checkpoint(run: pathlib.Path, process: subprocess.Popen, log: pathlib.Path) -> None:
+    while not list(run.glob("checkpoints/[0-9]*0")):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.02)
+
+
+def is_free(run: pathlib.Path) -> bool:
+    with (run / "lock").open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on(root, tmp_path, capsys):
+    """First by SIGTERM, which ends the run too; then by SIGKILL, after which the run goes on, and is waited for."""
+    first, second = (tmp_path / "modality_mixup" / f"fused-{word}" / "seed-0" for word in ("mixup", "modality-mixup"))
+    log = tmp_path / "log"
+    with start("modality_mixup", root, tmp_path, log) as process:
+        wait_for_a_checkpoint(first, process, log)
+        process.terminate()
+        assert process.wait() == 143, log.read_text()
+    assert is_free(first)
+    assert not (first / "result.json").exists()
+    started = (first / "times.jsonl").read_text().splitlines()[0]
+    with start("modality_mixup", root, tmp_path, log) as process:
+        wait_for_a_checkpoint(second, process, log)
+        process.kill()
+    assert (first / "times.jsonl").read_text().splitlines()[0] == started
+    after_first = (first / "result.json").stat().st_mtime_ns
+    was_running = not is_free(second)
+    with start("modality_mixup", root, tmp_path, log) as process:
+        out, _ = process.communicate()
+        assert process.returncode == 0, log.read_text()
+    assert ("waiting for another mbt-train" in log.read_text()) == was_running
+    summary = json.loads(out)
+    assert (summary["finished"], summary["runs"]) == (2, 2)
+    assert (first / "result.json").stat().st_mtime_ns == after_first
+    results = [json.loads((run / "result.json").read_text()) for run in (first, second)]
+    assert [row["mean"] for row in summary["points"]] == [result["top1"] for result in results]
+    assert [result["steps"] for result in results] == [200, 200]
+    assert (first / "metrics.jsonl").read_text() != (second / "metrics.jsonl").read_text()
+    assert ink(tmp_path / "modality_mixup" / "figure.png") > 5
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_running(tmp_path):
+    """The index of a shard is damaged: of the two runs that are left, the second is tried after the first."""
+    write_snapshot(tmp_path / "data", {"train": [fake_clip(0)], "test": [fake_clip(1)]}, ("a", "b", "c"), num_shards=1)
+    for index in tmp_path.glob("data/shards/*.index"):
+        index.write_bytes(bytes(100))
+    finish(tmp_path, "modality_mixup", {("fused", "modality-mixup", seed): 0.5 for seed in (0, 1)})
+    flags = ["--seeds=2", "--config.data.share=0.99"]  # to know the ids of the clips, the index is read at once
+    command = [sys.executable, "-m", "mbt.train.main", *words("modality_mixup", tmp_path / "data", tmp_path, *flags)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    broken = tmp_path / "modality_mixup" / "fused-mixup"
+    assert f"2 of 4 runs failed, the first {broken / 'seed-0'}" in done.stderr.splitlines()[-1]
+    summary = json.loads((tmp_path / "modality_mixup" / "summary.json").read_text())
+    assert [(row["x"], row["runs"], row["mean"]) for row in summary["points"]] == [("modality mixup", 2, 0.5)]

@@ -1,0 +1,103 @@
+"""The runs of a sweep: one `mbt-train train` for each point and seed, all of them checked before the first."""
+
+import dataclasses
+import pathlib
+import shlex
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mbt.schemas.manifest import Manifest
+from mbt.train import config as config_lib
+from mbt.train import workdir as workdir_lib
+from mbt.train.snapshot import find_split, load_manifest
+from mbt.train.sweeps.ablations import Ablation, Point
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training.
+
+    Attributes:
+      point: of the ablation.
+      seed: of the training.
+      workdir: of the run.
+      words: arguments of `mbt-train`.
+    """
+
+    point: Point
+    seed: int
+    workdir: pathlib.Path
+    words: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """As it is typed."""
+        return shlex.join(["mbt-train", *self.words])
+
+    @property
+    def title(self) -> str:
+        """For a line of progress."""
+        return f"{self.point.line}, {_x_text(self.point)}, seed {self.seed}"
+
+    def result(self) -> dict | None:
+        """What it ended with; None as long as it has not."""
+        return workdir_lib.read_result(self.workdir)
+
+
+def plan(ablation: Ablation, config_name: str, overrides: list[str], folder: pathlib.Path, seeds: int) -> list[Run]:
+    """All runs of a sweep, point by point, and seed by seed in each.
+
+    All are on one snapshot: where the config says "latest", the one that the runs in the folder began with, or the one
+    that is the latest now.
+
+    Args:
+      ablation: which models.
+      config_name: path or name of the config that they change.
+      overrides: `--config.KEY=VALUE` flags that change it beforehand.
+      folder: of the sweep.
+      seeds: how many trainings of each; they count from the config's own.
+
+    Raises:
+      UsageError: a config, the dataset, or a run that is in the folder does not fit.
+    """
+    given = config_lib.load_config(config_name, overrides)
+    config_lib.check(given)
+    manifest = load_manifest(given.data.root, _snapshot(given, folder))
+    runs = []
+    for point in ablation.points(given):
+        for seed in range(given.seed, given.seed + seeds):
+            changes = point.changes | {"seed": seed, "data.snapshot": manifest.snapshot}
+            flags = [*overrides, *(f"--config.{key}={value}" for key, value in changes.items())]
+            workdir = folder / f"{point.line.replace(' ', '-')}-{_x_text(point).replace(' ', '-')}" / f"seed-{seed}"
+            words = ("train", f"--config={config_name}", f"--workdir={workdir}", *flags)
+            _check(config_name, flags, workdir, manifest)
+            runs.append(Run(point=point, seed=seed, workdir=workdir, words=words))
+    return runs
+
+
+def _snapshot(given: ConfigDict, folder: pathlib.Path) -> str:
+    if given.data.snapshot != "latest":
+        return given.data.snapshot
+    for path in sorted(folder.glob(f"*/*/{workdir_lib.CONFIG_FILE}")):
+        if old := workdir_lib.read_config(path.parent):
+            return old.data.snapshot
+    return "latest"
+
+
+def _check(config_name: str, flags: list[str], workdir: pathlib.Path, manifest: Manifest) -> None:
+    """Refuses what `mbt-train train` would refuse at once."""
+    given = config_lib.load_config(config_name, flags)
+    config_lib.check(given)
+    find_split(manifest, "config.data.train_split", given.data.train_split)
+    find_split(manifest, "config.data.eval_split", given.data.eval_split)
+    config = config_lib.resolve(given, manifest)
+    config_lib.model_config(config)
+    if old := workdir_lib.read_config(workdir):
+        # What a run notes beside its config, such as the dataset's version, it compares itself.
+        workdir_lib.check_same_run(workdir, ConfigDict({key: old[key] for key in config if key in old}), config)
+
+
+def _x_text(point: Point) -> str:
+    value: Any = point.x
+    return value if isinstance(value, str) else f"{value:g}"
