@@ -143,7 +143,7 @@ class MBTConfig:
             raise ValueError(f"num_classes must be 1 or more; got {self.num_classes}")
         if self.head_sizes and (sum(self.head_sizes) != self.num_classes or min(self.head_sizes) < 1):
             raise ValueError(
-                f"head_sizes {self.head_sizes} must be 1 or more each and add up to num_classes; got {self.num_classes}"
+                f"head_sizes {self.head_sizes} must add up to num_classes, each 1 or more; got {self.num_classes}"
             )
         for name in ("num_bottlenecks", "pre_logits"):
             if getattr(self, name) < 0:

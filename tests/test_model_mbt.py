@@ -441,7 +441,7 @@ def test_cudnn_agrees_with_xla_at_the_papers_lengths(tokens):
         ({"attention": "flash"}, "attention must be"),
         ({"num_bottlenecks": -1}, "num_bottlenecks must be 0 or more"),
         ({"head_sizes": (2, 2)}, "must add up to num_classes"),
-        ({"head_sizes": (8, -3)}, "must be 1 or more each"),
+        ({"head_sizes": (8, -3)}, "must add up to num_classes, each 1 or more"),
         ({"num_classes": 0}, "num_classes must be 1 or more"),
         ({"stochastic_depth": 1.0}, "stochastic_depth must be"),
         ({"attention": "cudnn"}, "attention cudnn takes no float32"),
