@@ -185,6 +185,7 @@ def test_an_imported_checkpoint_is_evaluated(root, checkpoint, tmp_path):
     [
         (["--config.data.crop=48"], "pos_embedding has shape (1, 5, 16); rgb of (2, 48, 48)"),
         (["--config.modalities=rgb"], "the file has an input spectrogram: give the shape"),
+        (["--config.model.fusion_layer=5"], "the model of the file: fusion_layer must be in 0..2; got 5"),
         (["--checkpoint=absent"], "--checkpoint=absent: [Errno 2] No such file"),
     ],
 )
