@@ -285,7 +285,7 @@ def logits_and_gradient(config: MBTConfig) -> tuple[np.ndarray, np.ndarray]:
         logits = nnx.merge(graph, params)(inputs)["logits"]
         return jnp.square(logits).sum(), logits
 
-    (_, logits), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    (_, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return np.asarray(logits), np.asarray(jax.flatten_util.ravel_pytree(gradients)[0])
 
 
@@ -295,7 +295,7 @@ def gradient(config: MBTConfig) -> jax.Array:
     def loss(params):
         return jnp.square(nnx.merge(graph, params)(random_inputs(config), key=jax.random.key(0))["logits"]).sum()
 
-    return jax.flatten_util.ravel_pytree(jax.grad(loss)(params))[0]
+    return jax.flatten_util.ravel_pytree(jax.jit(jax.grad(loss))(params))[0]
 
 
 @pytest.mark.parametrize("changes", [{"stochastic_depth": 0.5}, {"fusion": "cross_attention"}], ids=str)
