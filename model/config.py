@@ -28,6 +28,11 @@ class Modality:
     patch: tuple[int, ...]
 
     def __post_init__(self):
+        if not self.patch or min((*self.shape, *self.patch, self.channels)) < 1:
+            raise ValueError(
+                f"{self.name}: sides must be 1 or more; got patch {self.patch} of an input {self.shape} "
+                f"with {self.channels} channels"
+            )
         if len(self.patch) > len(self.shape):
             raise ValueError(f"{self.name}: patch {self.patch} has more axes than the input {self.shape}")
         if not all(self.grid):
@@ -66,6 +71,9 @@ class Size:
     mlp_dim: int
 
     def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more; got {value}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
 
@@ -131,12 +139,18 @@ class MBTConfig:
             raise ValueError(f"fusion_layer must be in 0..{self.size.depth}; got {self.fusion_layer}")
         if not 0 <= self.stochastic_depth < 1:
             raise ValueError(f"stochastic_depth must be in [0, 1); got {self.stochastic_depth}")
-        if self.head_sizes and sum(self.head_sizes) != self.num_classes:
-            raise ValueError(f"head_sizes {self.head_sizes} must add up to num_classes; got {self.num_classes}")
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes must be 1 or more; got {self.num_classes}")
+        if self.head_sizes and (sum(self.head_sizes) != self.num_classes or min(self.head_sizes) < 1):
+            raise ValueError(
+                f"head_sizes {self.head_sizes} must add up to num_classes, each 1 or more; got {self.num_classes}"
+            )
         for name in ("num_bottlenecks", "pre_logits"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
         self._check_words()
+        if self.attention == "cudnn" and self.dtype == "float32":
+            raise ValueError("attention cudnn takes no float32; set dtype to bfloat16, or attention to auto")
 
     def _check_words(self) -> None:
         """Refuses a word that is not one of an attribute's."""

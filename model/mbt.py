@@ -63,6 +63,9 @@ class MBT(nnx.Module):
           `logits_by_modality`: (B, K) float32 each; under GAP one, named "all".
           `pre_logits`: (B, D) float32 each, what the head sees.
           `tokens`: (B, T_m, D) float32 each, after the last LayerNorm.
+
+        Raises:
+          ValueError: an input is missing or has another shape.
         """
         stream = self.embed(inputs)
         for layer in range(self.config.size.depth):
@@ -71,6 +74,8 @@ class MBT(nnx.Module):
 
     def embed(self, inputs: dict[str, jax.Array]) -> Stream:
         """What the first layer gets."""
+        if missing := [name for name in self.config.names if name not in inputs]:
+            raise ValueError(f"there is no input {missing[0]}; given are {', '.join(inputs)}")
         z = {m: self.tokens[m](inputs[m]) for m in self.config.names}
         if not self.config.has_bottlenecks:
             return Stream(z, None)

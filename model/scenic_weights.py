@@ -8,17 +8,32 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flax import serialization, traverse_util
 
 from mbt.model.config import Fusion, MBTConfig, Modality, Size
 from mbt.model.mbt import MBT, SHARED
-from mbt.model.weights import Arrays, Path, WeightsError, block_path, cause, dotted, fit, require, shapes_of, update
+from mbt.model.weights import (
+    Arrays,
+    Path,
+    WeightsError,
+    as_float32,
+    block_path,
+    cause,
+    dotted,
+    fit,
+    require,
+    shapes_of,
+    update,
+)
 
 RGB = "rgb"
 # Shapes of one example without channels in the released models: 32 frames, 8 seconds.
 RELEASED_SHAPES = {RGB: (32, 224, 224), "spectrogram": (800, 128)}
+# Number of the layer, and the modality that it is of.
+BLOCK = re.compile(r"Transformer/encoderblock_(\d+)(?:_([^/]+))?/")
 
 
 def read_scenic(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -30,13 +45,24 @@ def read_scenic(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     data = pathlib.Path(path).read_bytes()
     try:
-        state = serialization.msgpack_restore(data)
-        params = state["params"] if "params" in state else state["optimizer"]["target"]
-        arrays = traverse_util.flatten_dict(params.get("params", params), sep="/")
+        params = _parameters(serialization.msgpack_restore(data))
+        flat = traverse_util.flatten_dict(params.get("params", params), sep="/")
+        arrays = {name: as_float32(name, array) for name, array in flat.items()}
     except Exception as error:  # msgpack raises many kinds for a file that is something else
         raise WeightsError(f"{path}: not a Flax checkpoint: {type(error).__name__}: {error}") from error
     require(path, arrays, ("Transformer/encoder_norm/scale", "output_projection/kernel"), "an MBT of Scenic")
     return arrays
+
+
+def _parameters(state: Any) -> dict[str, Any]:
+    """Of a training state, in either form."""
+    for path in (("optimizer", "target"), ("params",)):
+        found = state
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, dict):
+            return found
+    raise KeyError("neither optimizer/target nor params")
 
 
 def scenic_config(
@@ -58,7 +84,7 @@ def scenic_config(
         their layers, else cross-attention.
 
     Raises:
-      WeightsError: an array is missing, or shapes contradict each other.
+      WeightsError: an array is missing, or shapes contradict each other, or L_f is beyond the last layer.
     """
     names = _modality_names(arrays)
     shared = len(names) > 1 and not any(re.match(r"Transformer/encoderblock_\d+_", name) for name in arrays)
@@ -67,17 +93,21 @@ def scenic_config(
         return MBTConfig(
             modalities=tuple(_modality(arrays, name, shapes) for name in names),
             size=_size(arrays),
-            num_classes=arrays["output_projection/kernel"].shape[1],
+            num_classes=_shape(arrays, "output_projection/kernel", 2)[1],
             fusion=fusion or guess,
             fusion_layer=fusion_layer,
-            num_bottlenecks=arrays["bottleneck"].shape[1] if "bottleneck" in arrays else 0,
+            num_bottlenecks=_shape(arrays, "bottleneck", 3)[1] if "bottleneck" in arrays else 0,
             share_before=shared,
             share_after=shared,
             pooling="cls" if "cls" in arrays else "gap",
-            pre_logits=arrays["pre_logits/kernel"].shape[1] if "pre_logits/kernel" in arrays else 0,
+            pre_logits=_shape(arrays, "pre_logits/kernel", 2)[1] if "pre_logits/kernel" in arrays else 0,
         )
     except KeyError as error:
         raise WeightsError(f"the file has no {error.args[0]}: it is cut short, or no MBT of Scenic") from error
+    except WeightsError:
+        raise
+    except ValueError as error:  # a model that cannot be
+        raise WeightsError(f"the model of the file: {error}") from error
 
 
 def _modality_names(arrays: Arrays) -> list[str]:
@@ -91,11 +121,11 @@ def _modality(arrays: Arrays, name: str, shapes: Mapping[str, tuple[int, ...]]) 
     if name not in shapes:
         raise WeightsError(f"the file has an input {name}: give the shape of its examples")
     suffix = "" if name == RGB else f"_{name}"
-    *patch, channels, _ = arrays[f"embedding{suffix}/kernel"].shape
+    *patch, channels, _ = _shape(arrays, f"embedding{suffix}/kernel", 4, 5)
     modality = Modality(name=name, shape=tuple(shapes[name]), channels=channels, patch=tuple(patch))
     positions = f"Transformer/posembed_input{suffix}/pos_embedding"
     needed = modality.num_patches + ("cls" in arrays)
-    if arrays[positions].shape[1] != needed:
+    if _shape(arrays, positions, 3)[1] != needed:
         raise WeightsError(
             f"{positions} has shape {arrays[positions].shape}; {name} of {modality.shape} in patches of "
             f"{modality.patch} needs {needed} of them: {cause(positions)}"
@@ -104,12 +134,23 @@ def _modality(arrays: Arrays, name: str, shapes: Mapping[str, tuple[int, ...]]) 
 
 
 def _size(arrays: Arrays) -> Size:
-    blocks = [match for match in (re.match(r"Transformer/encoderblock_(\d+)[^/]*/", name) for name in arrays) if match]
-    if not blocks:
-        raise WeightsError("the file has no Transformer/encoderblock_0: it is cut short, or no MBT of Scenic")
-    width, heads, _ = arrays[f"{blocks[0][0]}MultiHeadDotProductAttention_0/query/kernel"].shape
-    mlp_dim = arrays[f"{blocks[0][0]}MlpBlock_0/Dense_0/kernel"].shape[1]
-    return Size(width=width, heads=heads, mlp_dim=mlp_dim, depth=1 + max(int(block[1]) for block in blocks))
+    blocks = [match for match in map(BLOCK.match, arrays) if match]
+    layers = {int(block[1]) for block in blocks}
+    absent = min(set(range(len(layers) + 1)) - layers)
+    if absent < len(layers) or not layers:
+        block = f"Transformer/encoderblock_{absent}"
+        raise WeightsError(f"the file has no {block}: it is cut short, or no MBT of Scenic")
+    width, heads, _ = _shape(arrays, f"{blocks[0][0]}MultiHeadDotProductAttention_0/query/kernel", 3)
+    _, mlp_dim = _shape(arrays, f"{blocks[0][0]}MlpBlock_0/Dense_0/kernel", 2)
+    return Size(width=width, heads=heads, mlp_dim=mlp_dim, depth=len(layers))
+
+
+def _shape(arrays: Arrays, name: str, *axes: int) -> tuple[int, ...]:
+    """Of an array that must have so many axes."""
+    shape = arrays[name].shape
+    if len(shape) not in axes:
+        raise WeightsError(f"{name} has shape {shape}, an MBT of Scenic has {axes[0]} axes there: {cause(name)}")
+    return shape
 
 
 def load_scenic(model: MBT, arrays: Arrays) -> None:
@@ -143,9 +184,9 @@ def _path_of(name: str, config: MBTConfig) -> Path:
     """Where a parameter of Scenic's lives here."""
     first, *rest = name.removeprefix("Transformer/").split("/")
     plain = RGB if RGB in config.names else config.names[0]  # whose names carry no suffix
-    if first.startswith("encoderblock_"):
-        number, _, m = first.removeprefix("encoderblock_").partition("_")
-        return ("layers", int(number), SHARED if config.shares(int(number)) else m or plain, *block_path(rest))
+    if block := BLOCK.match(name):
+        layer, m = int(block[1]), block[2] or plain
+        return ("layers", layer, SHARED if config.shares(layer) else m, *block_path(rest))
     for prefix, inside in (("embedding", rest), ("posembed_input", ["positions"]), ("cls", ["cls"])):
         if first.startswith(prefix):
             return ("tokens", first.removeprefix(prefix).strip("_") or plain, *inside)

@@ -48,7 +48,14 @@ class Tokens(nnx.Module):
         self.positions = nnx.Param(positions)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, *shape, C) to (B, T, D), T = 1 + N with a CLS token and N without."""
+        """Maps (B, *shape, C) to (B, T, D), T = 1 + N with a CLS token and N without.
+
+        Raises:
+          ValueError: the input has another shape.
+        """
+        needed = (*self.modality.shape, self.modality.channels)
+        if x.shape[1:] != needed:
+            raise ValueError(f"{self.modality.name}: an example has shape {x.shape[1:]}; the model takes {needed}")
         x_BNP = patchify(x.astype(self.dtype), self.modality)
         kernel_PD = self.kernel[...].reshape(x_BNP.shape[-1], -1).astype(self.dtype)
         x_BTD = x_BNP @ kernel_PD + self.bias.astype(self.dtype)

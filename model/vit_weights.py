@@ -1,7 +1,7 @@
 """ViT weights in the `.npz` form of https://github.com/google-research/vision_transformer, for every modality."""
 
+import math
 import os
-import zipfile
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from mbt.model.weights import (
     Arrays,
     Path,
     WeightsError,
+    as_float32,
     block_path,
     cause,
     dotted,
@@ -33,9 +34,12 @@ def read_vit(path: str | os.PathLike) -> dict[str, np.ndarray]:
       WeightsError: the file is something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        # NumPy leaves a file open that it cannot read, unless it is given one.
+        with open(path, "rb") as data, np.load(data, allow_pickle=False) as file:
+            arrays = {name: as_float32(name, array) for name, array in file.items()}
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file makes NumPy and zlib raise many kinds
         raise WeightsError(f"{path}: not an .npz of arrays: {error}") from error
     require(path, arrays, ("embedding/kernel", POSITIONS, "Transformer/encoder_norm/scale"), "a ViT")
     return arrays
@@ -56,8 +60,9 @@ def load_vit(model: MBT, arrays: Arrays) -> None:
       WeightsError: a parameter is missing, or has another shape.
     """
     depth = model.config.size.depth
-    if any(name.startswith(f"Transformer/encoderblock_{depth}/") for name in arrays):
-        raise WeightsError(f"the file has more layers than the model's {depth}: {cause('layers')}")
+    layers = {name.split("/")[1] for name in arrays if name.startswith("Transformer/encoderblock_")}
+    if len(layers) > depth:
+        raise WeightsError(f"the file has {len(layers)} layers, more than the model's {depth}: {cause('layers')}")
     shapes = {path: shape for path, shape in shapes_of(model).items() if path[0] not in KEPT}
     names = {path: _name_of(path, arrays) for path in shapes}
     values = {path: fit(path, arrays[names[path]], shape) for path, shape in shapes.items()}
@@ -71,13 +76,15 @@ def fit_positions(arrays: Arrays, modality: Modality, *, has_cls: bool) -> np.nd
     """A ViT's positions for an input: (1, T, D).
 
     Raises:
-      WeightsError: the ViT's frames were not square.
+      WeightsError: the ViT's frames were not square, or the input has no rows and columns.
     """
+    shape, first = arrays[POSITIONS].shape, 1 if "cls" in arrays else 0
+    side = math.isqrt(max(0, shape[1] - first)) if len(shape) == 3 else 0
+    if not side or shape != (1, first + side * side, shape[2]):
+        raise WeightsError(f"{POSITIONS} of shape {shape} has no square grid of patches")
+    if len(modality.grid) == 1:
+        raise WeightsError(f"{modality.name} has a row of patches, {POSITIONS} of shape {shape} is a grid of them")
     positions_TD = arrays[POSITIONS][0]
-    first = 1 if "cls" in arrays else 0
-    side = round((len(positions_TD) - first) ** 0.5)
-    if side * side != len(positions_TD) - first:
-        raise WeightsError(f"{POSITIONS} of shape {arrays[POSITIONS].shape} has no square grid of patches")
     rows, columns = modality.grid[-2:]
     grid = resize_grid(positions_TD[first:].reshape(side, side, -1), rows, columns).reshape(rows * columns, -1)
     tiled = np.tile(grid, (modality.num_patches // len(grid), 1))

@@ -27,6 +27,21 @@ def require(path, arrays: Arrays, names: Iterable[str], what: str) -> None:
             raise WeightsError(f"{path}: has no {name}, so it is not {what}; it begins with {some}")
 
 
+def as_float32(name: str, array: Any) -> np.ndarray:
+    """An array of a file, whose numbers may have been saved with fewer bits.
+
+    Raises:
+      TypeError: it is no array of floating-point numbers.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} is no array")
+    if array.dtype == np.dtype("V2"):  # what NumPy makes of bfloat16 in a file
+        array = array.view(jnp.bfloat16)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} has values of type {array.dtype}")
+    return array.astype(np.float32, copy=False)
+
+
 def shapes_of(model: MBT) -> dict[Path, tuple[int, ...]]:
     """Of all parameters."""
     return {path: leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
@@ -57,7 +72,7 @@ def fit(path: Path, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """An array as it is; a patch kernel in the form of its input, where tubelets or channels differ."""
     if path[0] != "tokens" or path[2] != "kernel" or array.shape == shape:
         return array
-    if array.ndim + 1 == len(shape):
+    if array.ndim == 4 and len(shape) == 5:
         array = central_frame(array, shape[0])
     same_patch = array.shape[:-2] == shape[:-2] and array.shape[-1] == shape[-1]
     return spread_channels(array, shape[-2]) if same_patch else array
@@ -95,7 +110,7 @@ def _resize_axis(values: np.ndarray, size: int, axis: int) -> np.ndarray:
 
 # The likely cause of a mismatch, by a part of the name; the first that fits.
 CAUSES = {
-    "posembed": "the model sees another number of patches, or pools otherwise; check the input's shape and the patch",
+    "posembed": "the number of patches, the pooling or the width differs; check the input, the patch and the size",
     "positions": "the model has an input that the file lacks",
     "embedding": "the patch, the width or the inputs differ",
     "cls": "one has CLS tokens and the other has none (pooling cls or gap)",

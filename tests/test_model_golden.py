@@ -1,5 +1,6 @@
 """The model against the reference's outputs, one file for each variant."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ from mbt.model.weights import resize_grid
 GOLDEN = pathlib.Path(os.environ.get("MBT_SHARED_DATA", "../shared/data")) / "golden"
 pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason="the reference outputs are not here (MBT_SHARED_DATA)")
 VARIANTS = sorted(path.stem for path in GOLDEN.glob("*.json") if "modality_fusion" in json.loads(path.read_text()))
+GRADIENTS = sorted(path.stem.removeprefix("train_grad_") for path in GOLDEN.glob("train_grad_*.npz"))
 SURGERIES = sorted(path.stem for path in GOLDEN.glob("surgery_*.json"))
 
 
@@ -27,16 +29,39 @@ def under(folder: str, arrays) -> dict[str, np.ndarray]:
     return {name.removeprefix(folder): arrays[name] for name in arrays if name.startswith(folder)}
 
 
-def reference_model(name: str) -> tuple[MBT, dict[str, np.ndarray]]:
-    """A variant's model with its parameters, and its file."""
-    arrays, text = np.load(GOLDEN / f"{name}.npz"), json.loads((GOLDEN / f"{name}.json").read_text())
-    params = under("params/", arrays)
-    shapes = {modality: x.shape[1:-1] for modality, x in under("inputs/", arrays).items()}
+def text_of(name: str) -> dict:
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def reference_model(name: str) -> tuple[MBT, dict[str, np.ndarray], dict[str, jax.Array]]:
+    """A variant's model with its parameters, its file and the inputs."""
+    arrays, text = np.load(GOLDEN / f"{name}.npz"), text_of(name)
+    params, inputs = under("params/", arrays), sampled(under("inputs/", arrays), text)
+    shapes = {modality: x.shape[1:-1] for modality, x in inputs.items()}
     config = scenic_config(params, fusion_layer=text["fusion_layer"], shapes=shapes)
     check_inferred(config, text)
+    return loaded(config, params), arrays, inputs
+
+
+def loaded(config: MBTConfig, params: dict[str, np.ndarray]) -> MBT:
     model = MBT(config, rngs=nnx.Rngs(0))
     load_scenic(model, params)
-    return model, arrays
+    return model
+
+
+def sampled(inputs: dict[str, np.ndarray], text: dict) -> dict[str, jax.Array]:
+    """The inputs with the frames that the reference's model picks of those it gets, which is the reader's work here."""
+    wanted = text["temporal_encoding_config"].get("n_sampled_frames")
+    frames = inputs["rgb"].shape[1] if "rgb" in inputs else 0
+    if wanted and wanted < frames:
+        step = frames / (wanted + 1)
+        inputs["rgb"] = inputs["rgb"][:, np.minimum(np.round(np.arange(step, frames, step)).astype(int), frames - 1)]
+    return {modality: jnp.asarray(x) for modality, x in inputs.items()}
+
+
+def outputs_of(model: MBT, inputs: dict[str, jax.Array]) -> dict:
+    graph, params = nnx.split(model)
+    return jax.jit(lambda params, inputs: nnx.merge(graph, params)(inputs))(params, inputs)
 
 
 def check_inferred(config: MBTConfig, text: dict) -> None:
@@ -49,33 +74,30 @@ def check_inferred(config: MBTConfig, text: dict) -> None:
     assert set(config.names) == set(text["modality_fusion"])
 
 
-def outputs_of(model: MBT, arrays) -> dict:
-    graph, params = nnx.split(model)
-    inputs = {m: jnp.asarray(x) for m, x in under("inputs/", arrays).items()}
-    return jax.jit(lambda params, inputs: nnx.merge(graph, params)(inputs))(params, inputs)
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_outputs_equal_the_reference(name):
-    model, arrays = reference_model(name)
-    order = json.loads((GOLDEN / f"{name}.json").read_text())["token_order"]
-    outputs = outputs_of(model, arrays)
-    tokens = np.concatenate([outputs["tokens"][m] for m in order], axis=1)
-    np.testing.assert_allclose(outputs["logits"], arrays["logits"], atol=1e-5, rtol=0)
+    model, arrays, inputs = reference_model(name)
+    text = text_of(name)
+    trained = evaluated = outputs_of(model, inputs)
+    if not text["test_with_bottlenecks"]:
+        alone = dataclasses.replace(model.config, num_bottlenecks=0)
+        evaluated = outputs_of(loaded(alone, under("params/", arrays)), inputs)
+    tokens = np.concatenate([evaluated["tokens"][m] for m in text["token_order"]], axis=1)
+    np.testing.assert_allclose(evaluated["logits"], arrays["logits"], atol=1e-5, rtol=0)
     np.testing.assert_allclose(tokens, arrays["tokens"], atol=1e-5, rtol=0)
-    for kind, ours in (("prelogits/", "pre_logits"), ("train_logits/", "logits_by_modality")):
+    for kind, ours in (("prelogits/", evaluated["pre_logits"]), ("train_logits/", trained["logits_by_modality"])):
         theirs = under(kind, arrays)
-        assert set(theirs) == set(outputs[ours])
+        assert set(theirs) == set(ours)
         for m, expected in theirs.items():
-            np.testing.assert_allclose(outputs[ours][m], expected, atol=1e-5, rtol=0, err_msg=kind + m)
+            np.testing.assert_allclose(ours[m], expected, atol=1e-5, rtol=0, err_msg=kind + m)
 
 
-def test_gradients_equal_the_reference():
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_equal_the_reference(name):
     """Of the summed sigmoid cross-entropy, averaged over examples and modalities, with the labels smoothed by 0.3."""
-    model, arrays = reference_model("bottleneck_f2_b4")
-    expected = np.load(GOLDEN / "train_grad_bottleneck_f2_b4.npz")
+    model, _, inputs = reference_model(name)
+    expected = np.load(GOLDEN / f"train_grad_{name}.npz")
     graph, params = nnx.split(model)
-    inputs = {m: jnp.asarray(x) for m, x in under("inputs/", arrays).items()}
     labels = expected["label"] * 0.7 + 0.3 / expected["label"].shape[-1]
 
     def loss(params):
@@ -87,8 +109,7 @@ def test_gradients_equal_the_reference():
     assert value == pytest.approx(float(expected["loss"]), rel=1e-6)
     norm = np.sqrt(sum(float(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(gradients)))
     assert norm == pytest.approx(float(expected["grad_norm"]), rel=1e-5)
-    theirs = MBT(model.config, rngs=nnx.Rngs(0))
-    load_scenic(theirs, under("grads/", expected))
+    theirs = loaded(model.config, under("grads/", expected))
     ours, theirs = nnx.to_flat_state(gradients), dict(nnx.to_flat_state(nnx.state(theirs, nnx.Param)))
     for path, gradient in ours:
         error = np.linalg.norm(gradient[...] - theirs[path][...])
@@ -124,20 +145,22 @@ def test_positions_are_repeated_over_frames():
 @pytest.mark.parametrize("name", SURGERIES)
 def test_a_vit_starts_the_model_as_in_the_reference(name):
     """But for the reference's faults: it overwrites the bottlenecks and forgets the spectrogram's CLS."""
-    arrays, text = np.load(GOLDEN / f"{name}.npz"), json.loads((GOLDEN / f"{name}.json").read_text())
+    arrays, text = np.load(GOLDEN / f"{name}.npz"), text_of(name)
     init, vit, out = (under(folder, arrays) for folder in ("init/", "vit/", "out/"))
     data, config = text["dataset_configs"], text["config"]
+    # The one start that the model knows: everything but the head, grids resized and then repeated.
+    assert text["init_from"].pop("positional_embed_size_change") == "resize_tile" and all(text["init_from"].values())
     rows, bins = data["spec_shape"]
     # The frames' side follows from the positions that the surgery had to make.
     patch = config["patches"][0]
     tubes = data["num_frames"] // (config["patches"][2] if len(config["patches"]) > 2 else 1)
-    side = patch * round(((out["Transformer/posembed_input/pos_embedding"].shape[1] - 1) / tubes) ** 0.5)
+    patches = out["Transformer/posembed_input/pos_embedding"].shape[1] - (config["classifier"] == "token")
+    side = patch * round((patches / tubes) ** 0.5)
     shapes = {"rgb": (data["num_frames"], side, side), "spectrogram": (rows * data["num_spec_frames"], bins)}
-    ours, expected = (
-        MBT(scenic_config(init, fusion_layer=config["fusion_layer"], shapes=shapes), rngs=nnx.Rngs(0)) for _ in "12"
-    )
-    load_scenic(ours, init)
-    load_scenic(expected, out | {"bottleneck": init["bottleneck"], "clsspectrogram": vit["cls"]})
+    ours_config = scenic_config(init, fusion_layer=config["fusion_layer"], shapes=shapes)
+    kept = {name: array for name, array in init.items() if name == "bottleneck"}
+    restored = {name: vit["cls"] for name in init if name == "clsspectrogram"}
+    ours, expected = loaded(ours_config, init), loaded(ours_config, out | kept | restored)
     load_vit(ours, vit)
     for (path, value), (_, theirs) in zip(
         nnx.to_flat_state(nnx.state(ours, nnx.Param)), nnx.to_flat_state(nnx.state(expected, nnx.Param)), strict=True

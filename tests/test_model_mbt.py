@@ -32,7 +32,11 @@ every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda chan
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation():
-    """These models are too small to be worth optimizing: compiling takes half the time."""
+    """These models are too small to be worth optimizing.
+
+    They also run op by op where no test is about compiling: most of them have the same shapes, so what one test
+    compiled of an operation serves the others, where a whole model would be compiled anew for each config.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -59,17 +63,6 @@ def random_inputs(config: MBTConfig, batch: int = 3) -> dict[str, jax.Array]:
         m.name: jax.random.normal(key, (batch, *m.shape, m.channels))
         for m, key in zip(config.modalities, keys, strict=True)
     }
-
-
-def run(model: MBT, inputs: dict[str, jax.Array], key: jax.Array | None = None) -> dict:
-    """The model's outputs, compiled: op by op would take longer."""
-    return jitted(lambda model, inputs: model(inputs, key=key), model, inputs)
-
-
-def jitted(function, model: MBT, inputs: dict[str, jax.Array]) -> dict:
-    """function(model, inputs), compiled."""
-    graph, params = nnx.split(model)
-    return jax.jit(lambda params, inputs: function(nnx.merge(graph, params), inputs))(params, inputs)
 
 
 def count_parameters(config: MBTConfig) -> int:
@@ -107,13 +100,13 @@ def test_vits_have_the_published_numbers_of_parameters(size, count):
 @every_strategy
 def test_a_new_model_gives_zero_logits(strategy):
     config = tiny_config(**strategy)
-    outputs = run(MBT(config, rngs=nnx.Rngs(0)), random_inputs(config))
+    outputs = MBT(config, rngs=nnx.Rngs(0))(random_inputs(config))
     np.testing.assert_array_equal(outputs["logits"], np.zeros((3, 5)))
 
 
 def test_logits_are_the_mean_over_modalities():
     config = tiny_config()
-    outputs = run(random_model(config), random_inputs(config))
+    outputs = random_model(config)(random_inputs(config))
     mean = np.mean([*outputs["logits_by_modality"].values()], axis=0)
     np.testing.assert_allclose(outputs["logits"], mean, atol=1e-6)
 
@@ -125,7 +118,7 @@ def cross_gradient(config: MBTConfig) -> float:
     def rgb_tokens(spectrogram):
         return jnp.square(model(inputs | {"spectrogram": spectrogram})["tokens"]["rgb"]).sum()
 
-    return float(jnp.abs(jax.jit(jax.grad(rgb_tokens))(inputs["spectrogram"])).max())
+    return float(jnp.abs(jax.grad(rgb_tokens)(inputs["spectrogram"])).max())
 
 
 @every_strategy
@@ -163,7 +156,7 @@ def cross_gradient_of(model: MBT, cut) -> float:
             stream = Stream(stream.z, cut(stream.fsn))
         return jnp.square(stream.z["rgb"]).sum()
 
-    return float(jnp.abs(jax.jit(jax.grad(rgb_tokens))(inputs["spectrogram"])).max())
+    return float(jnp.abs(jax.grad(rgb_tokens)(inputs["spectrogram"])).max())
 
 
 def test_the_bottlenecks_in_turn_tell_the_second_modality_first():
@@ -177,14 +170,14 @@ def test_the_bottlenecks_in_turn_tell_the_second_modality_first():
 def test_permuting_patches_with_their_positions_changes_nothing(strategy):
     config = tiny_config(**strategy)
     model, inputs = random_model(config), random_inputs(config)
-    before = run(model, inputs)["logits"]
+    before = model(inputs)["logits"]
     order = np.random.default_rng(0).permutation(RGB.num_patches)
     patches = patchify(inputs["rgb"], RGB)[:, order].reshape(3, 2, 2, 2, 4, 4, 3)
     positions = model.tokens["rgb"].positions
     positions[...] = positions[...].at[:, 1:].set(positions[:, 1:][:, order])
     frames = patches.transpose(0, 1, 2, 4, 3, 5, 6).reshape(inputs["rgb"].shape)
     assert not np.allclose(frames, inputs["rgb"])
-    np.testing.assert_allclose(run(model, inputs | {"rgb": frames})["logits"], before, atol=1e-5)
+    np.testing.assert_allclose(model(inputs | {"rgb": frames})["logits"], before, atol=1e-5)
 
 
 def test_cross_attention_with_tied_weights_is_self_attention():
@@ -194,9 +187,9 @@ def test_cross_attention_with_tied_weights_is_self_attention():
     inputs, model = random_inputs(joined), random_model(joined)
     other, params = MBT(crossed, rngs=nnx.Rngs(1)), nnx.state(model)
     nnx.update(other, params)
-    expected = run(model, inputs)["logits"]
-    np.testing.assert_allclose(run(other, inputs)["logits"], expected, atol=1e-5)
-    assert not np.allclose(run(own, inputs)["logits"], expected, atol=1e-3)
+    expected = model(inputs)["logits"]
+    np.testing.assert_allclose(other(inputs)["logits"], expected, atol=1e-5)
+    assert not np.allclose(own(inputs)["logits"], expected, atol=1e-3)
 
 
 @every_strategy
@@ -204,7 +197,7 @@ def test_three_modalities_and_one(strategy):
     """One of them with a name, a shape and channels that model/ knows nothing of."""
     for modalities in ((RGB, SOUND, FLOW), (FLOW,)):
         config = tiny_config(modalities=modalities, **strategy)
-        outputs = run(random_model(config), random_inputs(config))
+        outputs = random_model(config)(random_inputs(config))
         assert outputs["logits"].shape == (3, 5)
         assert set(outputs["tokens"]) == {m.name for m in modalities}
 
@@ -215,14 +208,14 @@ def test_a_third_modality_is_heard_by_the_first(strategy):
     inputs = random_inputs(config)
     # Examples 0 and 1 differ in the flow alone.
     inputs = {m: x if m == FLOW.name else x.at[1].set(x[0]) for m, x in inputs.items()}
-    rgb = run(random_model(config), inputs)["tokens"]["rgb"]
+    rgb = random_model(config)(inputs)["tokens"]["rgb"]
     assert not np.allclose(rgb[0], rgb[1], atol=1e-3)
     assert cross_gradient(dataclasses.replace(config, fusion_layer=3)) == 0
 
 
 def test_gap_averages_all_patches():
     config = tiny_config(pooling="gap")
-    outputs = run(random_model(config), random_inputs(config))
+    outputs = random_model(config)(random_inputs(config))
     assert [tokens.shape[1] for tokens in outputs["tokens"].values()] == [8, 4]
     mean = np.concatenate([*outputs["tokens"].values()], axis=1).mean(axis=1)
     np.testing.assert_allclose(outputs["pre_logits"]["all"], mean, atol=1e-6)
@@ -236,12 +229,12 @@ def test_shared_weights_are_fewer(strategy):
     shared = dataclasses.replace(config, share_before=True, share_after=True)
     saved = 1 if config.fusion == "self_attention" else 3
     assert count_parameters(config) - count_parameters(shared) == saved * block
-    assert run(random_model(shared), random_inputs(shared))["logits"].shape == (3, 5)
+    assert random_model(shared)(random_inputs(shared))["logits"].shape == (3, 5)
 
 
 def test_several_heads_lie_side_by_side():
     config = tiny_config(num_classes=5, head_sizes=(2, 3))
-    logits = run(random_model(config), random_inputs(config))["logits"]
+    logits = random_model(config)(random_inputs(config))["logits"]
     verbs, nouns = split_heads(logits, config.head_sizes)
     assert (verbs.shape, nouns.shape) == ((3, 2), (3, 3))
     np.testing.assert_array_equal(np.concatenate([verbs, nouns], axis=1), logits)
@@ -252,7 +245,7 @@ def test_several_heads_lie_side_by_side():
 def test_the_pre_logits_layer_is_a_tanh():
     config = tiny_config(pre_logits=7)
     model, inputs = random_model(config), random_inputs(config)
-    outputs = run(model, inputs)
+    outputs = model(inputs)
     cls = outputs["tokens"]["rgb"][:, 0]
     expected = np.tanh(cls @ model.pre_logits.kernel[...] + model.pre_logits.bias[...])
     np.testing.assert_allclose(outputs["pre_logits"]["rgb"], expected, atol=1e-5)
@@ -264,8 +257,8 @@ def test_bfloat16_is_close_and_its_logits_are_float32(strategy):
     """Within 3 % of the largest float32 logit: two layers of 8-bit mantissas."""
     config = tiny_config(**strategy)
     inputs = random_inputs(config)
-    exact = run(random_model(config), inputs)["logits"]
-    rough = run(random_model(dataclasses.replace(config, dtype="bfloat16")), inputs)["logits"]
+    exact = random_model(config)(inputs)["logits"]
+    rough = random_model(dataclasses.replace(config, dtype="bfloat16"))(inputs)["logits"]
     assert rough.dtype == jnp.float32
     assert not np.array_equal(rough, exact)
     np.testing.assert_allclose(rough, exact, atol=0.03 * np.abs(exact).max())
@@ -332,7 +325,7 @@ def test_stochastic_depth_rescales_on_request():
 def test_branches_and_modalities_are_dropped_independently():
     config = tiny_config(stochastic_depth=0.5, fusion_layer=3)
     model, inputs = random_model(config), random_inputs(config, batch=64)
-    plain, dropped = run(model, inputs)["tokens"], run(model, inputs, jax.random.key(3))["tokens"]
+    plain, dropped = model(inputs)["tokens"], model(inputs, key=jax.random.key(3))["tokens"]
     same = {m: np.isclose(plain[m], dropped[m], atol=1e-6).all(axis=(1, 2)) for m in plain}
     # Both branches of layers 1 (rate 1/4) and 2 (rate 1/2) are kept with probability 9/16 * 1/4 = 0.14.
     assert 2 <= same["rgb"].sum() <= 20
@@ -342,9 +335,9 @@ def test_branches_and_modalities_are_dropped_independently():
 def test_stochastic_depth_acts_only_with_a_key():
     config = tiny_config(stochastic_depth=0.9)
     model, inputs = random_model(config), random_inputs(config)
-    plain = run(random_model(tiny_config()), inputs)["logits"]
-    np.testing.assert_array_equal(run(model, inputs)["logits"], plain)
-    assert not np.allclose(run(model, inputs, jax.random.key(0))["logits"], plain)
+    plain = random_model(tiny_config())(inputs)["logits"]
+    np.testing.assert_array_equal(model(inputs)["logits"], plain)
+    assert not np.allclose(model(inputs, key=jax.random.key(0))["logits"], plain)
     assert [config.drop_rate(layer) for layer in range(3)] == [0.0, 0.45, 0.9]
 
 
@@ -352,7 +345,7 @@ def test_stochastic_depth_acts_only_with_a_key():
 @pytest.mark.parametrize("pooling", ["cls", "gap"])
 def test_rollout_rows_sum_to_one(strategy, pooling):
     config = tiny_config(**strategy, pooling=pooling)
-    rows = jitted(rollout_rows, random_model(config), random_inputs(config))
+    rows = rollout_rows(random_model(config), random_inputs(config))
     assert set(rows) == ({"rgb", "spectrogram"} if pooling == "cls" else {"all"})
     for row in rows.values():
         assert (np.asarray(row) >= 0).all()
@@ -362,14 +355,14 @@ def test_rollout_rows_sum_to_one(strategy, pooling):
 @every_strategy
 def test_rollout_reaches_every_input_once_they_meet(strategy):
     config = tiny_config(**strategy)
-    maps = jitted(rollout, random_model(config), random_inputs(config))
+    maps = rollout(random_model(config), random_inputs(config))
     assert {name: array.shape for name, array in maps["rgb"].items()} == {
         "rgb": (3, 2, 2, 2),
         "spectrogram": (3, 2, 2),
     }
     assert (maps["rgb"]["spectrogram"] > 0).all()
     late = dataclasses.replace(config, fusion_layer=3)
-    apart = jitted(rollout, random_model(late), random_inputs(late))
+    apart = rollout(random_model(late), random_inputs(late))
     assert (apart["rgb"]["spectrogram"] == 0).all()
     assert (apart["rgb"]["rgb"] > 0).all()
 
@@ -448,12 +441,43 @@ def test_cudnn_agrees_with_xla_at_the_papers_lengths(tokens):
         ({"attention": "flash"}, "attention must be"),
         ({"num_bottlenecks": -1}, "num_bottlenecks must be 0 or more"),
         ({"head_sizes": (2, 2)}, "must add up to num_classes"),
+        ({"head_sizes": (8, -3)}, "must add up to num_classes, each 1 or more"),
+        ({"num_classes": 0}, "num_classes must be 1 or more"),
         ({"stochastic_depth": 1.0}, "stochastic_depth must be"),
+        ({"attention": "cudnn"}, "attention cudnn takes no float32"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         tiny_config(**changes)
+
+
+@pytest.mark.parametrize("name", ["width", "depth", "heads", "mlp_dim"])
+def test_a_size_of_nothing_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be 1 or more; got 0"):
+        dataclasses.replace(TINY, **{name: 0})
+
+
+@pytest.mark.parametrize("changes", [{"patch": (0, 4)}, {"patch": (-4, 4)}, {"patch": ()}, {"channels": 0}], ids=str)
+def test_an_input_without_extent_is_refused(changes):
+    with pytest.raises(ValueError, match="rgb: sides must be 1 or more"):
+        dataclasses.replace(RGB, **changes)
+
+
+@pytest.mark.parametrize("shape", [(4, 16, 16, 3), (1, 8, 8, 3), (2, 8, 8, 1), (8, 8, 3)])
+def test_an_input_of_another_shape_is_refused(shape):
+    """A larger one too, of which a part would have been cut away without a word."""
+    tokens = MBT(tiny_config(), rngs=nnx.Rngs(0)).tokens["rgb"]
+    with pytest.raises(ValueError, match=r"rgb: an example has shape .*; the model takes \(2, 8, 8, 3\)"):
+        tokens(jnp.zeros((1, *shape)))
+
+
+def test_a_missing_input_is_named():
+    config = tiny_config()
+    inputs = random_inputs(config)
+    del inputs["spectrogram"]
+    with pytest.raises(ValueError, match="there is no input spectrogram; given are rgb"):
+        MBT(config, rngs=nnx.Rngs(0))(inputs)
 
 
 def test_an_input_smaller_than_a_patch_is_refused():

@@ -3,7 +3,9 @@
 import json
 import os
 import pathlib
+import zipfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx, serialization, traverse_util
@@ -11,7 +13,7 @@ from flax import nnx, serialization, traverse_util
 from mbt.model.config import MBTConfig, Modality, Size
 from mbt.model.mbt import MBT
 from mbt.model.scenic_weights import load_scenic, read_scenic, scenic_config
-from mbt.model.vit_weights import load_vit, read_vit
+from mbt.model.vit_weights import fit_positions, load_vit, read_vit
 from mbt.model.weights import WeightsError, central_frame, spread_channels
 
 GOLDEN = pathlib.Path(os.environ.get("MBT_SHARED_DATA", "../shared/data")) / "golden"
@@ -172,6 +174,14 @@ def test_channels_are_spread_so_that_gray_looks_the_same():
     assert central_frame(kernel, 3)[1].sum() == pytest.approx(kernel.sum())
 
 
+DAMAGED = {
+    "encoderblock_7": {"Transformer/encoderblock_7/LayerNorm_0/scale": np.zeros(WIDTH, np.float32)},
+    "no grid": {"Transformer/posembed_input/pos_embedding": np.zeros((1, 1, WIDTH), np.float32)},
+    # It would be the central frame of a tubelet if the model's patch had one axis more.
+    "a row": {"embedding/kernel": np.zeros((PATCH, 3, WIDTH), np.float32)},
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -181,8 +191,14 @@ def test_channels_are_spread_so_that_gray_looks_the_same():
             {"drop": "Transformer/encoderblock_1/MlpBlock_3/Dense_0/bias"},
             "nothing in Transformer/encoderblock_1/ for layers.1.rgb.mlp.expand.bias.*size",
         ),
-        ({"depth": 1}, "the file has more layers than the model's 1: the model's size"),
+        ({"depth": 1}, "the file has 2 layers, more than the model's 1: the model's size"),
         ({"depth": 3}, "nothing in Transformer/encoderblock_2/ for layers.2.rgb.*size"),
+        ({"damage": "encoderblock_7"}, "the file has 3 layers, more than the model's 2"),
+        ({"damage": "no grid"}, r"pos_embedding of shape \(1, 1, 8\) has no square grid"),
+        (
+            {"damage": "a row"},
+            r"embedding/kernel has shape \(4, 3, 8\), tokens.rgb.kernel has \(4, 4, 3, 8\): the patch",
+        ),
         (
             {"mlp_dim": 16},
             r"MlpBlock_3/Dense_1/kernel has shape \(12, 8\), layers.0.rgb.mlp.*has \(16, 8\): the model's size",
@@ -196,12 +212,54 @@ def test_a_vit_that_does_not_fit_is_refused_and_nothing_changed(changes, message
     arrays.pop(changes.get("drop", ""), None)
     if "positions" in changes:
         arrays["Transformer/posembed_input/pos_embedding"] = np.zeros((1, changes["positions"], WIDTH), np.float32)
+    arrays |= DAMAGED.get(changes.get("damage", ""), {})
     size = {key: value for key, value in changes.items() if key in ("depth", "mlp_dim")}
     model = new_model(RGB, size=Size(**{"width": WIDTH, "depth": DEPTH, "heads": HEADS, "mlp_dim": MLP} | size))
     before = leaves(model)
     with pytest.raises(WeightsError, match=message):
         load_vit(model, arrays)
     assert all(np.array_equal(old, new) for old, new in zip(before, leaves(model), strict=True))
+
+
+def test_an_input_without_rows_and_columns_cannot_start_from_a_vit():
+    wave = Modality(name="wave", shape=(20,), channels=3, patch=(PATCH,))
+    with pytest.raises(WeightsError, match="wave has a row of patches"):
+        fit_positions(vit_arrays(), wave, has_cls=True)
+
+
+def test_a_vit_saved_in_bfloat16_is_read(tmp_path):
+    """NumPy writes such an array as two bytes of no type, which is how some published files have it."""
+    arrays = vit_arrays()
+    halves = {name: np.asarray(array).astype(jnp.bfloat16).view("V2") for name, array in arrays.items()}
+    read = read_vit(saved(tmp_path / "vit.npz", halves))
+    for name, array in arrays.items():
+        assert read[name].dtype == np.float32
+        np.testing.assert_allclose(read[name], array, rtol=2**-8)
+
+
+@pytest.mark.parametrize("at", [0, 1, 50, 0.5, 0.9])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_vit_that_is_cut_short_is_refused(tmp_path, save, at):
+    path = tmp_path / "vit.npz"
+    save(path, **vit_arrays())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(at * len(data)) if isinstance(at, float) else at])
+    with pytest.raises(WeightsError, match=r"vit\.npz: not an \.npz of arrays: ."):
+        read_vit(path)
+
+
+def test_a_damaged_vit_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "vit.npz", **vit_arrays())
+    data = bytearray((tmp_path / "vit.npz").read_bytes())
+    data[300:400] = b"\xff" * 100  # inside a compressed array
+    (tmp_path / "damaged.npz").write_bytes(bytes(data))
+    (tmp_path / "words.npz").write_bytes(saved(tmp_path / "w.npz", vit_arrays() | {"cls": np.array("x")}).read_bytes())
+    header = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': ((( ".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "header.npz", "w") as file:
+        file.writestr("cls.npy", header)
+    for name, message in (("damaged", "decompressing"), ("words", "cls has values of type <U1"), ("header", "EOF")):
+        with pytest.raises(WeightsError, match=rf"{name}\.npz: not an \.npz of arrays: .*{message}"):
+            read_vit(tmp_path / f"{name}.npz")
 
 
 def test_files_of_another_kind_are_refused(tmp_path):
@@ -260,6 +318,64 @@ def checkpoint(path: pathlib.Path, arrays: dict[str, np.ndarray], *, nested: boo
     }
     path.write_bytes(serialization.msgpack_serialize(state))
     return path
+
+
+def test_the_parameters_of_a_later_training_state_are_read(tmp_path):
+    """Since optax: `params`, and an optimizer's state whose tuples are dicts by number."""
+    path, target = tmp_path / "checkpoint_1", traverse_util.unflatten_dict(scenic_arrays(), sep="/")
+    state = {"global_step": 1, "opt_state": {"0": {}, "1": {"trace": target}}, "params": target, "model_state": None}
+    path.write_bytes(serialization.msgpack_serialize(state))
+    assert read_scenic(path).keys() == scenic_arrays().keys()
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"optimizer": {"state": {}}}, "neither optimizer/target nor params"),
+        ([1, 2], "neither optimizer/target nor params"),
+        ({"params": None}, "neither optimizer/target nor params"),
+        ({"params": {"bottleneck": "words"}}, "bottleneck is no array"),
+        ({"params": {"bottleneck": np.zeros(3, np.int32)}}, "bottleneck has values of type int32"),
+        ({"params": {}}, "so it is not an MBT of Scenic"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, state, message):
+    path = tmp_path / "checkpoint_1"
+    path.write_bytes(serialization.msgpack_serialize(state))
+    with pytest.raises(WeightsError, match=message):
+        read_scenic(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_checkpoint_that_is_cut_short_is_refused(tmp_path, share):
+    path = checkpoint(tmp_path / "checkpoint_1", scenic_arrays())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(WeightsError, match="checkpoint_1: not a Flax checkpoint"):
+        read_scenic(path)
+
+
+BLOCK = "Transformer/encoderblock_"
+QUERY = f"{BLOCK}0/MultiHeadDotProductAttention_0/query/kernel"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "message"),
+    [
+        ({"embedding/kernel": np.zeros(3)}, {}, r"embedding/kernel has shape \(3,\), an MBT of Scenic has 4 axes"),
+        ({QUERY: np.zeros((8, 8))}, {}, r"query/kernel has shape \(8, 8\), an MBT of Scenic has 3 axes"),
+        ({QUERY: np.zeros((8, 0, 0))}, {}, "the model of the file: heads must be 1 or more; got 0"),
+        # A layer of that number would have all before it made.
+        ({f"{BLOCK}99999999/LayerNorm_0/scale": np.zeros(8)}, {}, f"the file has no {BLOCK}2: it is cut short"),
+        ({}, {"fusion_layer": 5}, r"the model of the file: fusion_layer must be in 0\.\.2; got 5"),
+        ({}, {"shapes": {**SHAPES, "rgb": (1, 12, 12)}}, "the model of the file: rgb: the input .* is smaller than a"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_is_no_model_is_refused(arrays, options, message):
+    with pytest.raises(WeightsError, match=message):
+        scenic_config(scenic_arrays() | arrays, **({"fusion_layer": 1, "shapes": SHAPES} | options))
 
 
 @pytest.mark.parametrize("nested", [False, True])

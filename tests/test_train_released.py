@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,6 +22,14 @@ WIDTH, HEADS, MLP, PATCH = 16, 2, 24, 16
 INPUTS = ["--config.data.seconds=0.4", "--config.data.frames=2", "--config.data.crop=32", "--config.data.views=1"]
 MODEL = [f"--config.model.{key}" for key in ("width=16", "depth=2", "heads=2", "mlp_dim=24", "fusion_layer=1")]
 STEPS = ["--config.train.steps=1", "--config.train.batch_size=2", "--config.data.eval_split="]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """These models are too small to be worth optimizing: compiling takes half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def jpeg(value: int) -> bytes:
@@ -176,6 +185,7 @@ def test_an_imported_checkpoint_is_evaluated(root, checkpoint, tmp_path):
     [
         (["--config.data.crop=48"], "pos_embedding has shape (1, 5, 16); rgb of (2, 48, 48)"),
         (["--config.modalities=rgb"], "the file has an input spectrogram: give the shape"),
+        (["--config.model.fusion_layer=5"], "the model of the file: fusion_layer must be in 0..2; got 5"),
         (["--checkpoint=absent"], "--checkpoint=absent: [Errno 2] No such file"),
     ],
 )
