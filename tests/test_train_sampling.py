@@ -9,6 +9,7 @@ from loading import both_ways, fake_clip
 
 from mbt.schemas.fakes import write_snapshot
 from mbt.train import sampling
+from mbt.train.clips import ChosenRecords
 from mbt.train.snapshot import Records
 
 
@@ -94,3 +95,12 @@ def test_lists_hold_each_record_under_all_its_classes(tmp_path):
     for first, count, label in zip(lists.firsts, lists.counts, (0, 1, 3), strict=True):
         members = [number for number, of_clip in enumerate(in_shards) if label in of_clip]
         np.testing.assert_array_equal(lists.records[first : first + count], members)
+
+
+def test_lists_of_chosen_records_have_their_numbers(tmp_path):
+    clips = [fake_clip(number, frames=2, labels=(number % 3,)) for number in range(6)]
+    split = write_snapshot(tmp_path, {"train": clips}, tuple("abc")).splits["train"]
+    records = ChosenRecords(str(tmp_path), split, frozenset({"clip-1", "clip-4", "clip-5"}))
+    numbers, labels = records.label_pairs()
+    assert [records.ids()[number] for number in numbers] == ["clip-4", "clip-1", "clip-5"]
+    assert labels.tolist() == [1, 1, 2]

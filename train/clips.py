@@ -72,6 +72,12 @@ class ChosenRecords(Records):
         there = super().ids()
         return [there[number] for number in self._numbers]
 
+    def label_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every label of every record, as `Records.label_pairs`, of the records that are in the list."""
+        numbers, labels = super().label_pairs()
+        chosen = np.isin(numbers, self._numbers)
+        return np.searchsorted(self._numbers, numbers[chosen]), labels[chosen]
+
     def locate(self, record: int):
         """Path of the shard, its index, and the row of a record in it."""
         return super().locate(int(self._numbers[record]))
