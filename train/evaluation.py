@@ -3,16 +3,23 @@
 import contextlib
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
 from mbt.schemas.manifest import Manifest
+from mbt.train import class_report, scores
 from mbt.train import clips as clips_lib
+from mbt.train import labels as labels_lib
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
 from mbt.train.snapshot import Records, load_manifest, open_records
 
+if TYPE_CHECKING:
+    from mbt.train.evaluate import Predictions
+
 EVALUATIONS_FOLDER = "evaluations"
+NAMED = 5
 
 
 def evaluate(
@@ -35,7 +42,7 @@ def evaluate(
       allow_missing: whether clips of the list may be missing from the snapshot.
 
     Returns:
-      The scores, which are also in the folder `evaluations`.
+      The scores, which are also in the folder `evaluations`, and beside them those of each class.
     """
     config = workdir_lib.read_config(workdir)
     if config is None:
@@ -53,11 +60,30 @@ def evaluate(
         records = _chosen(config, manifest, clip_list, allow_missing)
         result |= {"clips_sha256": clip_list.sha256, "missing": len(records.missing)}
         file_name += f"-{clip_list.sha256[:12]}"
-    result |= _evaluate(config, workdir, records, views)
+    step, predictions = _predictions(config, workdir, records, views)
+    heads = tuple(config.model.head_sizes)
+    result |= {"step": step}
+    result |= scores.summarize(predictions.logits, predictions.labels, loss=config.loss.name, heads=heads)
+    report = _by_class(config, manifest, predictions)
+    if report.left_out:
+        print(_left_out(report, split), file=sys.stderr)
     folder = workdir / EVALUATIONS_FOLDER
     folder.mkdir(exist_ok=True)
+    class_report.write(folder / f"{file_name}.csv", report)
     workdir_lib.write_json(folder / f"{file_name}.json", result)
     return result
+
+
+def _by_class(config: ConfigDict, manifest: Manifest, predictions: "Predictions") -> class_report.ClassReport:
+    ranked = scores.ranked(predictions.logits, config.loss.name, tuple(config.model.head_sizes))
+    labels = labels_lib.of_classes(manifest.labels, config.model.num_classes)
+    return class_report.ClassReport(labels=labels, scores=scores.score_classes(ranked, predictions.labels))
+
+
+def _left_out(report: class_report.ClassReport, split: str) -> str:
+    names = ", ".join(report.left_out[:NAMED]) + (", ..." if len(report.left_out) > NAMED else "")
+    of_all = f"{len(report.left_out)} of the {len(report.labels)} classes"
+    return f"{of_all} have no clip among those of split {split} and are in no mean: {names}"
 
 
 def _chosen(
@@ -72,12 +98,14 @@ def _chosen(
     return records
 
 
-def _evaluate(config: ConfigDict, workdir: pathlib.Path, records: Records, views: int) -> dict:
-    from mbt.train import checkpoint, step
+def _predictions(config: ConfigDict, workdir: pathlib.Path, records: Records, views: int) -> tuple[int, "Predictions"]:
+    """The step of the newest checkpoint, and what it says of the clips."""
+    from mbt.train import checkpoint, sharding, step
     from mbt.train.evaluate import Evaluator
 
+    mesh = sharding.make_eval_mesh(config)
     with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
         if checkpoints.latest() is None:
             raise UsageError(f"--workdir={workdir}: no checkpoint there yet")
-        state = checkpoints.restore(step.state_shapes(config))
-    return {"step": int(state.step)} | Evaluator(config, records, views)(state)
+        state = checkpoints.restore(step.state_shapes(config, mesh))
+    return int(state.step), Evaluator(config, records, views, mesh).predict(state)

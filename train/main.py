@@ -5,10 +5,10 @@ import os
 import sys
 from types import ModuleType
 
-from mbt.train.commands import cost, evaluate, import_checkpoint, train
+from mbt.train.commands import compare, cost, evaluate, import_checkpoint, predict, train
 from mbt.train.errors import RunError, UsageError
 
-COMMANDS: tuple[ModuleType, ...] = (train, evaluate, import_checkpoint, cost)
+COMMANDS: tuple[ModuleType, ...] = (train, evaluate, compare, predict, import_checkpoint, cost)
 
 
 class _Parser(argparse.ArgumentParser):
