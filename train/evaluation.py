@@ -73,11 +73,12 @@ def _chosen(
 
 
 def _evaluate(config: ConfigDict, workdir: pathlib.Path, records: Records, views: int) -> dict:
-    from mbt.train import checkpoint, step
+    from mbt.train import checkpoint, sharding, step
     from mbt.train.evaluate import Evaluator
 
     with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
         if checkpoints.latest() is None:
             raise UsageError(f"--workdir={workdir}: no checkpoint there yet")
-        state = checkpoints.restore(step.state_shapes(config))
-    return {"step": int(state.step)} | Evaluator(config, records, views)(state)
+        mesh = sharding.make_eval_mesh(config)
+        state = checkpoints.restore(step.state_shapes(config, mesh))
+    return {"step": int(state.step)} | Evaluator(config, records, views, mesh)(state)
