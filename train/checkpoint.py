@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax
 import orbax.checkpoint as ocp
 
 from mbt.train.errors import UsageError
@@ -34,11 +33,9 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def restore(self, like: State) -> State:
-        """The newest checkpoint, in the form of `like`, of which only shapes and types are used."""
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shapes = jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=device), like)
+        """The newest checkpoint, in the form of `like` and where it says; see `step.state_shapes`."""
         try:
-            return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(shapes))
+            return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(like))
         except (ValueError, KeyError, FileNotFoundError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"checkpoint {self._folder}/{self.latest()} does not fit this model: {reason}") from error

@@ -6,6 +6,7 @@ import pathlib
 import time
 from collections.abc import Iterator
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mbt.train.checkpoint import Checkpoints
@@ -13,8 +14,9 @@ from mbt.train.errors import RunError
 from mbt.train.evaluate import Evaluator
 from mbt.train.metrics import Metrics
 from mbt.train.records import Batch, make_reader, train_batches
+from mbt.train.sharding import make_mesh, placed
 from mbt.train.snapshot import Records
-from mbt.train.step import State, init_state, make_train_step, place, state_shapes
+from mbt.train.step import State, init_state, make_train_step, state_shapes
 
 
 def run(config: ConfigDict, workdir: pathlib.Path, train_records: Records, eval_records: Records | None) -> State:
@@ -29,11 +31,12 @@ def run(config: ConfigDict, workdir: pathlib.Path, train_records: Records, eval_
       eval_records: to evaluate on, or None.
     """
     train, last_step = config.train, config.train.steps
-    evaluate = Evaluator(config, eval_records, config.data.views) if eval_records else None
+    mesh = make_mesh(config)
+    evaluate = Evaluator(config, eval_records, config.data.views, mesh) if eval_records else None
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        state = first = _first_state(config, checkpoints)
+        state = first = _first_state(config, checkpoints, mesh)
         with contextlib.closing(Metrics(workdir, int(first.step), last_step)) as metrics:
-            for step, state, values in _steps(config, first, train_records, metrics):
+            for step, state, values in _steps(config, first, train_records, metrics, mesh):
                 if step == 1 or _due(step, train.log_every, last_step):
                     metrics.train(step, _finite(step, values))
                 if evaluate and _due(step, train.eval_every, last_step):
@@ -44,25 +47,28 @@ def run(config: ConfigDict, workdir: pathlib.Path, train_records: Records, eval_
     return state
 
 
-def _first_state(config: ConfigDict, checkpoints: Checkpoints) -> State:
+def _first_state(config: ConfigDict, checkpoints: Checkpoints, mesh: Mesh) -> State:
     if checkpoints.latest() is None:
-        return init_state(config)
-    return checkpoints.restore(state_shapes(config))
+        return init_state(config, mesh)
+    return checkpoints.restore(state_shapes(config, mesh))
 
 
-def _steps(config: ConfigDict, state: State, records: Records, metrics: Metrics) -> Iterator[tuple[int, State, dict]]:
+def _steps(
+    config: ConfigDict, state: State, records: Records, metrics: Metrics, mesh: Mesh
+) -> Iterator[tuple[int, State, dict]]:
     """Every step that is left: its number from 1, the state after it, its metrics."""
     first_step = int(state.step)
-    train_step = make_train_step(config)
+    train_step = make_train_step(config, mesh)
     batches = train_batches(make_reader(records, config), config, first_step)
+    ahead = placed(mesh, batches, (*config.modalities, "labels"))
     for step in range(first_step + 1, config.train.steps + 1):
-        batch = _next(batches, metrics)
-        state, values = train_step(state, place(batch, (*config.modalities, "labels")))
+        _, batch = _next(ahead, metrics)
+        state, values = train_step(state, batch)
         metrics.stepped()
         yield step, state, values
 
 
-def _next(batches: Iterator[Batch], metrics: Metrics) -> Batch:
+def _next(batches: Iterator[tuple[Batch, dict]], metrics: Metrics) -> tuple[Batch, dict]:
     start = time.perf_counter()
     batch = next(batches)
     metrics.waited(time.perf_counter() - start)

@@ -44,9 +44,10 @@ def train(config_name: str, overrides: list[str], workdir: pathlib.Path) -> dict
 
 def _refuse_unfit_weights(config: ConfigDict) -> None:
     """Before the workdir has a config that a corrected one would not agree with."""
+    from mbt.train.sharding import make_mesh
     from mbt.train.step import init_state
 
-    init_state(config)
+    init_state(config, make_mesh(config))
 
 
 def _manifest_for(given: ConfigDict, old: ConfigDict | None) -> Manifest:
