@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mbt.train import scores
+from mbt.train import distributed, scores
 from mbt.train.errors import RunError
 from mbt.train.reader import Reader
 from mbt.train.records import eval_batches, make_reader
@@ -51,7 +51,8 @@ class Evaluator:
     def predict(self, state: State) -> Predictions:
         """What a state says of all clips; see `predict`."""
         names = tuple(self._config.modalities)
-        batches = eval_batches(self._reader, self._config, self._views)
+        hosts = {"host": distributed.host(), "hosts": distributed.hosts()}
+        batches = eval_batches(self._reader, self._config, self._views, **hosts)
         return predict(lambda batch: self._step(state, place_batch(self._mesh, batch, names)), batches, self._views)
 
 

@@ -62,7 +62,7 @@ def evaluate(
         file_name += f"-{clip_list.sha256[:12]}"
     step, predictions = _predictions(config, workdir, records, views)
     heads = tuple(config.model.head_sizes)
-    result |= {"step": step}
+    result |= {"step": step, "damaged": len(records) - len(predictions.records)}
     result |= scores.summarize(predictions.logits, predictions.labels, loss=config.loss.name, heads=heads)
     report = _by_class(config, manifest, predictions)
     if report.left_out:

@@ -1,4 +1,4 @@
-"""`mbt-train`: trains and evaluates MBT on snapshots that `mbt-data` made, and counts what a model costs."""
+"""`mbt-train`: trains and evaluates MBT on snapshots that `mbt-data` made, and asks it about new clips."""
 
 import argparse
 import os

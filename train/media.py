@@ -1,4 +1,4 @@
-"""Any video file or URL to a record, by the decoder that builds datasets: the one door from training to the pipeline."""
+"""Any video file or URL to a record, by the decoder that builds datasets: training's one door to the pipeline."""
 
 import os
 import pathlib

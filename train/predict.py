@@ -1,8 +1,10 @@
 """Naming clips that are in no dataset. What can be wrong with the command is found before JAX is loaded."""
 
+import functools
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
@@ -14,6 +16,9 @@ from mbt.train.answers import best_classes
 from mbt.train.errors import UsageError
 from mbt.train.media import MediaError
 from mbt.train.snapshot import Records, load_manifest
+
+if TYPE_CHECKING:
+    from mbt.train.predictor import Predictor
 
 
 def predict(
@@ -40,17 +45,17 @@ def predict(
       root: folder of the dataset, where it is no longer where the run found it; used only for the names of classes.
       rollout: picture to draw of the one clip.
 
-    Yields:
+    Returns:
       Each clip, and what is said of it or why nothing can be.
 
     Raises:
       UsageError: something is wrong with the command or the run.
     """
     _check(clips, start_s, end_s, count, rollout)
-    config, labels = _run(workdir, root)
-    media.program()
     span_us = (round(start_s * MICROSECONDS), None if end_s is None else round(end_s * MICROSECONDS))
-    return _answers(workdir, config, labels, clips, span_us, count, rollout)
+    asked = _Asked(workdir, *_run(workdir, root), span_us, count, rollout)
+    media.program()
+    return ((clip, asked.answer(clip)) for clip in clips)
 
 
 def _check(clips: Sequence[str], start_s: float, end_s: float | None, count: int, rollout: pathlib.Path | None) -> None:
@@ -81,35 +86,47 @@ def _run(workdir: pathlib.Path, root: str | None) -> tuple[ConfigDict, tuple[str
     return config, labels_lib.of_classes(labels, config.model.num_classes)
 
 
-def _answers(
-    workdir: pathlib.Path,
-    config: ConfigDict,
-    labels: Sequence[str],
-    clips: Sequence[str],
-    span_us: tuple[int, int | None],
-    count: int,
-    rollout: pathlib.Path | None,
-) -> Iterator[tuple[str, dict | MediaError]]:
-    heads = tuple(config.model.head_sizes)
-    predictor = None
-    for clip in clips:
+class _Asked:
+    """A run that is asked about clips; its model is loaded for the first one that can be read."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        workdir: pathlib.Path,
+        config: ConfigDict,
+        labels: Sequence[str],
+        span_us: tuple[int, int | None],
+        count: int,
+        rollout: pathlib.Path | None,
+    ):
+        self._workdir = workdir
+        self._config = config
+        self._labels = labels
+        self._span_us = span_us
+        self._count = count
+        self._rollout = rollout
+
+    def answer(self, clip: str) -> dict | MediaError:
+        """What is said of a clip, or why nothing can be."""
+        heads = tuple(self._config.model.head_sizes)
         with tempfile.TemporaryDirectory(prefix="mbt-predict-") as folder:
             try:
-                split = media.write_clip(clip, span_us, _any_labels(heads), pathlib.Path(folder))
+                split = media.write_clip(clip, self._span_us, _any_labels(heads), pathlib.Path(folder))
             except MediaError as error:
-                yield clip, error
-                continue
-            if predictor is None:
-                from mbt.train.predictor import Predictor
-
-                predictor = Predictor(config, workdir)
+                return error
             records = Records(folder, split)
-            logits = predictor.logits(records)
-            if rollout:
-                predictor.draw_rollout(records, rollout)
-        start_s = span_us[0] / MICROSECONDS
-        said = {"clip": clip, "start": start_s, "end": start_s + split.seconds, "step": predictor.step}
-        yield clip, said | best_classes(logits, labels, loss=config.loss.name, heads=heads, count=count)
+            logits = self._predictor.logits(records)
+            if self._rollout:
+                self._predictor.draw_rollout(records, self._rollout)
+        start_s = self._span_us[0] / MICROSECONDS
+        said = {"clip": clip, "start": start_s, "end": start_s + split.seconds, "step": int(self._predictor.state.step)}
+        loss = self._config.loss.name
+        return said | best_classes(logits, self._labels, loss=loss, heads=heads, count=self._count)
+
+    @functools.cached_property
+    def _predictor(self) -> "Predictor":
+        from mbt.train.predictor import Predictor
+
+        return Predictor(self._config, self._workdir)
 
 
 def _any_labels(heads: Sequence[int]) -> list[int]:

@@ -22,23 +22,23 @@ class Predictor:
     """The newest checkpoint of a run.
 
     Attributes:
-      step: of the checkpoint.
+      config: of the run, with batches of one clip on each device.
+      state: of the checkpoint.
     """
 
     def __init__(self, config: ConfigDict, workdir: pathlib.Path):
-        self._config = ConfigDict(config)
-        self._config.train.eval_batch_size = jax.device_count()  # the least that every device has a row of
-        self._mesh = sharding.make_eval_mesh(self._config)
+        self.config = ConfigDict(config)
+        self.config.train.eval_batch_size = jax.device_count()  # the least that every device has a row of
+        self._mesh = sharding.make_eval_mesh(self.config)
         with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-            self._state = checkpoints.restore(state_shapes(self._config, self._mesh))
-        self.step = int(self._state.step)
-        self._views = self._config.data.views
-        self._eval_step = make_eval_step(self._config, self._views, self._mesh)
-        self._trace = _make_trace(self._config)
+            self.state = checkpoints.restore(state_shapes(self.config, self._mesh))
+        self._views = self.config.data.views
+        self._eval_step = make_eval_step(self.config, self._views, self._mesh)
+        self._trace = _make_trace(self.config)
 
     def logits(self, records: Records) -> np.ndarray:
         """(K,) of the one clip that the records are, averaged over its views."""
-        batches = eval_batches(make_reader(records, self._config), self._config, self._views)
+        batches = eval_batches(make_reader(records, self.config), self.config, self._views)
         return predict(self._evaluate, batches, self._views).logits[0]
 
     def draw_rollout(self, records: Records, path: pathlib.Path) -> None:
@@ -46,15 +46,20 @@ class Predictor:
 
         Of the views the one that scores the answer highest is drawn, of the outputs the mean.
         """
-        batches = eval_batches(make_reader(records, self._config), self._config, self._views)
+        batches = eval_batches(make_reader(records, self.config), self.config, self._views)
         batch = next(batches)
-        views = {name: batch[name][: self._views] for name in self._config.modalities}
-        view, maps = self._trace(self._state, views)
-        overlay.draw({name: values[view] for name, values in views.items()}, jax.device_get(maps), path)
+        views = {name: batch[name][: self._views] for name in self.config.modalities}
+        view, maps = self.trace(views)
+        overlay.draw({name: values[view] for name, values in views.items()}, maps, path)
+
+    def trace(self, views: dict[str, np.ndarray]) -> tuple[int, dict[str, np.ndarray]]:
+        """Which view of a clip scores its answer highest, and the rollout of that view by modality."""
+        view, maps = jax.device_get(self._trace(self.state, views))
+        return int(view), maps
 
     def _evaluate(self, batch: dict) -> jax.Array:
-        names = tuple(self._config.modalities)
-        return self._eval_step(self._state, sharding.place_batch(self._mesh, batch, names))
+        names = tuple(self.config.modalities)
+        return self._eval_step(self.state, sharding.place_batch(self._mesh, batch, names))
 
 
 def _make_trace(config: ConfigDict) -> Callable[[State, dict], tuple[jax.Array, dict[str, jax.Array]]]:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mbt.model.config import MBTConfig
 from mbt.train import config as config_lib
+from mbt.train import labels
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
 from mbt.train.modalities import PATCH_KEYS
@@ -57,6 +58,7 @@ def import_scenic(
         raise UsageError(f"--checkpoint={checkpoint}: {error}") from error
     with workdir_lib.locked(workdir):
         _write(workdir, config, model)
+        labels.freeze(workdir, manifest.labels)
     return {"workdir": str(workdir), "snapshot": manifest.snapshot, "num_classes": config.model.num_classes}
 
 

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mbt.schemas.manifest import Manifest
 from mbt.train import config as config_lib
+from mbt.train import labels
 from mbt.train import workdir as workdir_lib
 from mbt.train.snapshot import Records, find_split, load_manifest, open_records
 
@@ -37,6 +38,7 @@ def train(config_name: str, overrides: list[str], workdir: pathlib.Path) -> dict
         _refuse_unfit_weights(config)
     with workdir_lib.locked(workdir):
         workdir_lib.write_config(workdir, config)
+        labels.freeze(workdir, manifest.labels)
         result = _run(config, workdir, train_records, eval_records)
         workdir_lib.write_json(workdir / workdir_lib.RESULT_FILE, result)
     return result

@@ -10,8 +10,10 @@ NAME = "evaluate"
 HELP = "score a trained model"
 
 DESCRIPTION = """\
-Evaluates the newest checkpoint of a run: mAP (mean over classes that have positives), top-1 and top-5.
-The scores are printed and written to DIR/evaluations/SPLIT-Vviews.json.
+Evaluates the newest checkpoint of a run on a split: mAP, mean AUC and d'; where a clip has one label
+(config.loss.name=ce) top-1 and top-5 too; of a verb and a noun top-1 of each and of the action, the best pair. The
+scores are printed and written to DIR/evaluations/SPLIT-Vviews.json, those of each class to the CSV beside it, which
+`mbt-train compare` takes.
 
 --clips=FILE takes only the clips that a CSV names (split,id; mbt-data diff --common=FILE writes one), so that models
 trained on different snapshots are compared on the same clips. The file's SHA-256 is in the scores, and in their name.

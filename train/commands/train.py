@@ -21,6 +21,7 @@ changed with --config.KEY=VALUE. mbt/train/config.py lists all keys, their defau
 
 in the workdir:
   config.json      the config with every number that the data decided
+  labels.json      names of the classes
   metrics.jsonl    loss, learning rate, scores; one JSON object a line
   times.jsonl      speed
   tensorboard/     the same; tensorboard --logdir=DIR
