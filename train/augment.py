@@ -21,12 +21,6 @@ def fold(seed: tf.Tensor, *numbers: tf.Tensor | int) -> tf.Tensor:
     return seed
 
 
-def view_starts(num_frames: tf.Tensor, window: int, views: int) -> tf.Tensor:
-    """First frames of the windows of an evaluation, (views,): linspace(0, T - t, views), to the nearest frame."""
-    slack = tf.maximum(tf.cast(num_frames, tf.float64) - window, 0)
-    return tf.cast(tf.round(tf.linspace(tf.zeros([], tf.float64), slack, views)), tf.int64)
-
-
 def frame_offsets(window: float, frames: int) -> np.ndarray:
     """Frames of a window at equal strides, (frames,): i-th is floor(i * window / frames).
 
