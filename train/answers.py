@@ -47,7 +47,7 @@ def _answer(labels: Sequence[str], chances: np.ndarray, index: int) -> dict:
 
 def _combinations(best: list[list[dict]], count: int) -> list[dict]:
     """The `count` most probable combinations; each is of classes that are among the `count` best of their heads."""
-    found = [{"index": [], "label": "", "score": 1.0}]
+    found: list[dict] = [{"index": [], "label": "", "score": 1.0}]
     for head in best:
         found = [
             {
