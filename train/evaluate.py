@@ -10,24 +10,28 @@ from mbt.train.errors import RunError
 from mbt.train.reader import Reader
 from mbt.train.records import eval_batches, make_reader
 from mbt.train.scores import summarize
+from mbt.train.sharding import place_batch
 from mbt.train.snapshot import Records
-from mbt.train.step import State, make_eval_step, place
+from mbt.train.step import State, make_eval_step
 
 
 class Evaluator:
     """Evaluates states on a split, any number of times."""
 
-    def __init__(self, config: ConfigDict, records: Records, views: int):
+    def __init__(self, config: ConfigDict, records: Records, views: int, mesh: jax.sharding.Mesh):
         self._config = config
         self._views = views
         self._reader: Reader = make_reader(records, config)
-        self._step = make_eval_step(config, views)
+        self._mesh = mesh
+        self._step = make_eval_step(config, views, self._mesh)
 
     def __call__(self, state: State) -> dict[str, float]:
         """Scores of a state; see `scores.summarize`."""
         batches = eval_batches(self._reader, self._config, self._views)
         names = tuple(self._config.modalities)
-        return summarize(*predict(lambda batch: self._step(state, place(batch, names)), batches, self._views))
+        return summarize(
+            *predict(lambda batch: self._step(state, place_batch(self._mesh, batch, names)), batches, self._views)
+        )
 
 
 def predict(

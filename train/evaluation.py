@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from mbt.schemas.manifest import Manifest
 from mbt.train import clips as clips_lib
+from mbt.train import preflight
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
 from mbt.train.snapshot import Records, load_manifest, open_records
@@ -45,6 +46,8 @@ def evaluate(
     config.data.root = root or config.data.root
     split, views = split or config.data.eval_split, views or config.data.views
     manifest = load_manifest(config.data.root, config.data.snapshot)
+    dataset = preflight.identify(config.data.root, manifest)
+    preflight.check_dataset(config, dataset, config.data.root, same_snapshot=False)
     records = open_records(config, manifest, "--split", split)
     result = {"workdir": str(workdir), "snapshot": manifest.snapshot, "split": split, "views": views}
     file_name = f"{split}-{views}views"
@@ -73,11 +76,12 @@ def _chosen(
 
 
 def _evaluate(config: ConfigDict, workdir: pathlib.Path, records: Records, views: int) -> dict:
-    from mbt.train import checkpoint, step
+    from mbt.train import checkpoint, sharding, step
     from mbt.train.evaluate import Evaluator
 
     with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
         if checkpoints.latest() is None:
             raise UsageError(f"--workdir={workdir}: no checkpoint there yet")
-        state = checkpoints.restore(step.state_shapes(config))
-    return {"step": int(state.step)} | Evaluator(config, records, views)(state)
+        mesh = sharding.make_eval_mesh(config)
+        state = checkpoints.restore(step.state_shapes(config, mesh))
+    return {"step": int(state.step)} | Evaluator(config, records, views, mesh)(state)

@@ -63,22 +63,20 @@ def run(
     """
     mesh = make_mesh(config)
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(
-            contextlib.closing(Checkpoints(workdir, writes=True, best=config.train.best))
-        )
-        state = _first_state(config, mesh, checkpoints)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, writes=True, best=config.train.best)))
+        first = state = _first_state(config, mesh, checkpoints)
         parts = _Parts(
             config=config,
             mesh=mesh,
             records=train_records,
-            evaluate=Evaluator(config, eval_records, config.data.views) if eval_records else None,
-            metrics=stack.enter_context(contextlib.closing(_metrics(config, workdir, int(state.step)))),
+            evaluate=Evaluator(config, eval_records, config.data.views, mesh) if eval_records else None,
+            metrics=stack.enter_context(contextlib.closing(_metrics(config, workdir, int(first.step)))),
             pending=Pending(workdir, train_records),
             checkpoints=checkpoints,
             profiler=stack.enter_context(contextlib.closing(Profiler(workdir, profile))),
             stop=stack.enter_context(until_sigterm()),
         )
-        for step, state in _steps(parts, state):
+        for step, state in _steps(parts, first):
             _after(parts, step, state)
     return state
 

@@ -95,7 +95,7 @@ class Metrics(NoMetrics):
     def train(self, step: int, values: dict[str, float]) -> None:
         """Moves the bar; where the step is due, logs its metrics, and the speed since the last time."""
         self._bar.update()
-        if step != 1 and step != self._total_steps and step % self._log_every:
+        if step not in (1, self._total_steps) and step % self._log_every:
             return
         self._write(step, "train", values)
         (last_step, last_time), now = self._last, time.perf_counter()
@@ -152,7 +152,9 @@ class Metrics(NoMetrics):
         if bound == self._bound:
             return
         hint = "; more processors, or config.data.readers, would help" if bound == "input" else ""
-        tqdm.tqdm.write(f"step {step}: {bound} bounds the run, {share:.0%} of the time waits for data{hint}", sys.stderr)
+        tqdm.tqdm.write(
+            f"step {step}: {bound} bounds the run, {share:.0%} of the time waits for data{hint}", sys.stderr
+        )
         self._bound = bound
 
 

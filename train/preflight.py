@@ -48,6 +48,12 @@ def identify(root: str, manifest: Manifest) -> ConfigDict:
     )
 
 
+def freeze_dataset(config: ConfigDict, manifest: Manifest) -> None:
+    """Adds to a resolved config which version of the dataset it is for."""
+    with config.unlocked():
+        config.dataset = identify(config.data.root, manifest)
+
+
 def check_dataset(old: ConfigDict, new: ConfigDict, root: str, *, same_snapshot: bool) -> None:
     """Refuses another version of the dataset than the one that a run was trained on.
 
@@ -99,7 +105,7 @@ def check_space(folder: pathlib.Path, checkpoint_bytes: int, kept: int) -> None:
     """
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     needed = kept * (checkpoint_bytes + OVERHEAD_BYTES) - there
-    free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+    free = shutil.disk_usage(next(path for path in (folder, *folder.resolve().parents) if path.is_dir())).free
     if free < needed:
         raise UsageError(
             f"{folder}: the disk has {_mebibytes(free)} MiB free, {kept} checkpoints of {_mebibytes(checkpoint_bytes)} "

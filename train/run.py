@@ -1,8 +1,10 @@
 """Training a run. Everything that can be wrong is found before anything is compiled."""
 
 import contextlib
+import hashlib
 import pathlib
 import sys
+from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
@@ -11,9 +13,11 @@ from mbt.train import config as config_lib
 from mbt.train import preflight
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
-from mbt.train.processes import Processes
 from mbt.train.profile import Steps
 from mbt.train.snapshot import Records, find_split, load_manifest, open_records
+
+# HOST:PORT of the first process, the number of processes, and which of them this is; None for what the cluster knows.
+Processes = tuple[str | None, int | None, int | None]
 
 
 def train(
@@ -31,10 +35,10 @@ def train(
       overrides: `--config.KEY=VALUE` flags.
       workdir: of the run.
       profile: steps to trace.
-      processes: how to find the other processes of the run; None where there are none.
+      processes: how this one finds the others that train with it; None where there are no others.
 
     Returns:
-      The result, which is also in `result.json`.
+      The result, which is also in `result.json`; only of the first process.
     """
     given = config_lib.load_config(config_name, overrides)
     config_lib.check(given)
@@ -44,7 +48,7 @@ def train(
     find_split(manifest, "config.data.train_split", given.data.train_split)
     config = config_lib.resolve(given, manifest)
     config_lib.model_config(config)  # refuses a model that cannot be
-    config.dataset = preflight.identify(config.data.root, manifest)
+    preflight.freeze_dataset(config, manifest)
     if old is not None:
         preflight.check_dataset(old, config.dataset, config.data.root, same_snapshot=True)
         workdir_lib.check_same_run(workdir, old, config)
@@ -56,8 +60,114 @@ def train(
     if config.data.eval_split:
         eval_records = open_records(config, manifest, "config.data.eval_split", config.data.eval_split)
     if processes is not None:
-        processes.join()
-    if old is None and config.init.vit:
-        _refuse_unfit_weights(config)
+        _join(processes, config)
+    _check_machine(config, workdir, fresh=old is None)
     with _held(workdir, config):
         return _run(config, workdir, train_records, eval_records, profile)
+
+
+def _join(processes: Processes, config: ConfigDict) -> None:
+    """Joins the processes of the run, which must all have been started with the same command and dataset."""
+    from mbt.train import distributed
+
+    distributed.start(*processes)
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    same = ConfigDict(config)
+    same.data.root = ""  # may be mounted elsewhere
+    digest = hashlib.sha256(config_lib.to_json(same).encode()).digest()
+    try:
+        multihost_utils.assert_equal(np.frombuffer(digest, np.uint8))
+    except AssertionError as error:
+        raise UsageError(
+            "the processes of the run have other configs or snapshots; start all with one command"
+        ) from error
+
+
+def _check_machine(config: ConfigDict, workdir: pathlib.Path, *, fresh: bool) -> None:
+    """Before the workdir has a config that a corrected one would not agree with."""
+    import jax
+
+    from mbt.train.checkpoint import FOLDER, KEPT
+    from mbt.train.sharding import make_mesh
+    from mbt.train.step import init_state, state_shapes
+
+    mesh = make_mesh(config)
+    shapes = state_shapes(config, mesh)
+    if jax.process_index() == 0:
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+        preflight.check_space(workdir / FOLDER, size, kept=KEPT + 1 + bool(config.train.best))
+    if fresh and config.init.vit:
+        init_state(config, mesh)  # refuses weights that do not fit
+
+
+@contextlib.contextmanager
+def _held(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
+    """The workdir with its config, held by the first process for all."""
+    import jax
+
+    if jax.process_index() > 0:
+        yield
+        return
+    with workdir_lib.locked(workdir):
+        workdir_lib.write_config(workdir, config)
+        yield
+
+
+def _manifest_for(given: ConfigDict, old: ConfigDict | None) -> Manifest:
+    """The snapshot asked for; for a run that goes on, "latest" is the one that it began with."""
+    name = given.data.snapshot
+    if old is None or name != "latest":
+        return load_manifest(given.data.root, name)
+    latest = load_manifest(given.data.root, "latest").snapshot
+    if latest != old.data.snapshot:
+        print(
+            f"this run goes on with snapshot {old.data.snapshot}; to train on {latest}, give another --workdir",
+            file=sys.stderr,
+        )
+    return load_manifest(given.data.root, old.data.snapshot)
+
+
+def _run(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    train_records: Records,
+    eval_records: Records | None,
+    profile: Steps | None,
+) -> dict:
+    import jax
+
+    from mbt.train import loop
+
+    state = loop.run(config, workdir, train_records, eval_records, profile)
+    if jax.process_index() > 0:
+        return {}
+    result = _result(config, workdir, sum(value.size for value in jax.tree.leaves(state.params)))
+    workdir_lib.write_json(workdir / workdir_lib.RESULT_FILE, result)
+    return result
+
+
+def _result(config: ConfigDict, workdir: pathlib.Path, parameters: int) -> dict:
+    from mbt.train import metrics
+
+    lines = metrics.read_lines(workdir / metrics.METRICS_FILE)
+    seconds = sum(line["seconds"] for line in metrics.read_lines(workdir / metrics.TIMES_FILE))
+    result = {
+        "workdir": str(workdir),
+        "snapshot": config.data.snapshot,
+        "modalities": list(config.modalities),
+        "parameters": parameters,
+        "steps": config.train.steps,
+        "seconds": seconds,
+        "loss": _last(lines, "train")["loss"],
+    }
+    if config.data.eval_split:
+        result |= {"split": config.data.eval_split, "views": config.data.views} | _last(lines, "eval")
+    return result
+
+
+def _last(lines: list[dict], kind: str) -> dict:
+    """The last line of a kind, without its kind and step."""
+    line = [line for line in lines if line["kind"] == kind][-1]
+    return {name: value for name, value in line.items() if name not in ("kind", "step")}
