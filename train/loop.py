@@ -6,17 +6,20 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator
 
-import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mbt.train import pictures
+from mbt.train import distributed, pictures
+from mbt.train import workdir as workdir_lib
 from mbt.train.checkpoint import Checkpoints
+from mbt.train.damage_log import BAD_RECORDS_FILE, DamageLog
+from mbt.train.device_augment import device_columns
 from mbt.train.errors import StoppedError
 from mbt.train.evaluate import Evaluator
 from mbt.train.metrics import Metrics, NoMetrics
 from mbt.train.pending import UNDER_WAY, Pending, Started
 from mbt.train.profile import Profiler, Steps
+from mbt.train.reader import Reader
 from mbt.train.records import make_reader, train_batches
 from mbt.train.sharding import make_mesh, placed
 from mbt.train.signals import until_sigterm
@@ -30,10 +33,11 @@ class _Parts:
 
     config: ConfigDict
     mesh: Mesh
-    records: Records
+    reader: Reader
     evaluate: Evaluator | None
     metrics: NoMetrics
     pending: Pending
+    damage: DamageLog
     checkpoints: Checkpoints
     profiler: Profiler
     stop: Callable[[int], bool]
@@ -64,14 +68,16 @@ def run(
     mesh = make_mesh(config)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, writes=True, best=config.train.best)))
+        reader = make_reader(train_records, config)
         first = state = _first_state(config, mesh, checkpoints)
         parts = _Parts(
             config=config,
             mesh=mesh,
-            records=train_records,
+            reader=reader,
             evaluate=Evaluator(config, eval_records, config.data.views, mesh) if eval_records else None,
             metrics=stack.enter_context(contextlib.closing(_metrics(config, workdir, int(first.step)))),
             pending=Pending(workdir, train_records),
+            damage=DamageLog(workdir / workdir_lib.of_process(BAD_RECORDS_FILE, distributed.host()), reader),
             checkpoints=checkpoints,
             profiler=stack.enter_context(contextlib.closing(Profiler(workdir, profile))),
             stop=stack.enter_context(until_sigterm()),
@@ -88,7 +94,7 @@ def _first_state(config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints) -> St
 
 
 def _metrics(config: ConfigDict, workdir: pathlib.Path, first_step: int) -> NoMetrics:
-    if jax.process_index() > 0:
+    if distributed.host() > 0:
         return NoMetrics()
     return Metrics(workdir, first_step, config.train.steps, config.train.log_every)
 
@@ -97,8 +103,8 @@ def _steps(parts: _Parts, state: State) -> Iterator[tuple[int, State]]:
     """Starts every step that is left: its number from 1, and the state after it."""
     config, first_step = parts.config, int(state.step)
     train_step, seen = make_train_step(config, parts.mesh), pictures.make_seen(config, parts.mesh)
-    batches = train_batches(make_reader(parts.records, config), config, first_step)
-    ready = placed(parts.mesh, batches, (*config.modalities, "labels"))
+    batches = train_batches(parts.reader, config, first_step, host=distributed.host(), hosts=distributed.hosts())
+    ready = placed(parts.mesh, batches, (*config.modalities, "labels", *device_columns(config)))
     for step in range(first_step + 1, config.train.steps + 1):
         start = time.perf_counter()
         raw, batch = next(ready)
@@ -118,6 +124,7 @@ def _after(parts: _Parts, step: int, state: State) -> None:
     stopping = parts.stop(step) and step < last_step
     evaluating = parts.evaluate is not None and _due(step, train.eval_every, last_step)
     saving = stopping or _due(step, train.checkpoint_every, last_step) or (evaluating and train.best)
+    parts.damage.write()
     for done, values in parts.pending.take(left=0 if evaluating or saving else UNDER_WAY):
         parts.metrics.train(done, values)
     scores = None
