@@ -6,8 +6,10 @@ import sys
 from types import ModuleType
 
 from mbt.train.commands import compare, cost, evaluate, import_checkpoint, predict, train
-from mbt.train.errors import RunError, UsageError
+from mbt.train.errors import RunError, StoppedError, UsageError
 
+# 128 and the signal's number, as a shell tells the end of a process by SIGINT and SIGTERM.
+INTERRUPTED, TERMINATED = 130, 143
 COMMANDS: tuple[ModuleType, ...] = (train, evaluate, compare, predict, import_checkpoint, cost)
 
 
@@ -30,12 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     except (UsageError, RunError) as error:
         print(f"mbt-train {args.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except StoppedError as end:
+        print(f"mbt-train {args.command}: {end}", file=sys.stderr)
+        return TERMINATED
     except OSError as error:  # a full disk, a folder that went away
         print(f"mbt-train {args.command}: {error}; the same command goes on from the last checkpoint", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nmbt-train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -30,8 +30,9 @@ def predict(
     count: int,
     root: str | None,
     rollout: pathlib.Path | None,
+    best: bool = False,
 ) -> Iterator[tuple[str, dict | MediaError]]:
-    """Asks the newest checkpoint of a run about clips, one after the other.
+    """Asks a checkpoint of a run about clips, one after the other.
 
     A clip goes the way of a clip of a dataset: the pipeline's decoder makes a record of it, and the loader of
     evaluation reads that.
@@ -44,6 +45,7 @@ def predict(
       count: how many classes of each to name.
       root: folder of the dataset, where it is no longer where the run found it; used only for the names of classes.
       rollout: picture to draw of the one clip.
+      best: the checkpoint with the best score, not the newest.
 
     Returns:
       Each clip, and what is said of it or why nothing can be.
@@ -53,7 +55,7 @@ def predict(
     """
     _check(clips, start_s, end_s, count, rollout)
     span_us = (round(start_s * MICROSECONDS), None if end_s is None else round(end_s * MICROSECONDS))
-    asked = _Asked(workdir, *_run(workdir, root), span_us, count, rollout)
+    asked = _Asked(workdir, *_run(workdir, root), span_us, count, rollout, best)
     media.program()
     return ((clip, asked.answer(clip)) for clip in clips)
 
@@ -97,6 +99,7 @@ class _Asked:
         span_us: tuple[int, int | None],
         count: int,
         rollout: pathlib.Path | None,
+        best: bool,
     ):
         self._workdir = workdir
         self._config = config
@@ -104,6 +107,7 @@ class _Asked:
         self._span_us = span_us
         self._count = count
         self._rollout = rollout
+        self._best = best
 
     def answer(self, clip: str) -> dict | MediaError:
         """What is said of a clip, or why nothing can be."""
@@ -126,7 +130,7 @@ class _Asked:
     def _predictor(self) -> "Predictor":
         from mbt.train.predictor import Predictor
 
-        return Predictor(self._config, self._workdir)
+        return Predictor(self._config, self._workdir, best=self._best)
 
 
 def _any_labels(heads: Sequence[int]) -> list[int]:

@@ -1,6 +1,5 @@
 """A trained model that is asked about one clip after another, through the loader and the step of evaluation."""
 
-import contextlib
 import pathlib
 from collections.abc import Callable
 
@@ -11,27 +10,27 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mbt.model.rollout import rollout
-from mbt.train import checkpoint, overlay, sharding
+from mbt.train import overlay, sharding
+from mbt.train.checkpoint import restored
 from mbt.train.evaluate import predict
 from mbt.train.records import eval_batches, make_reader
 from mbt.train.snapshot import Records
-from mbt.train.step import State, eval_params, make_eval_step, model_graph, model_inputs, state_shapes
+from mbt.train.step import State, eval_params, make_eval_step, model_graph, model_inputs
 
 
 class Predictor:
-    """The newest checkpoint of a run.
+    """A checkpoint of a run: the newest, or the one with the best score.
 
     Attributes:
       config: of the run, with batches of one clip on each device.
       state: of the checkpoint.
     """
 
-    def __init__(self, config: ConfigDict, workdir: pathlib.Path):
+    def __init__(self, config: ConfigDict, workdir: pathlib.Path, *, best: bool = False):
         self.config = ConfigDict(config)
         self.config.train.eval_batch_size = jax.device_count()  # the least that every device has a row of
         self._mesh = sharding.make_eval_mesh(self.config)
-        with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-            self.state = checkpoints.restore(state_shapes(self.config, self._mesh))
+        self.state = restored(workdir, self.config, self._mesh, best=best)
         self._views = self.config.data.views
         self._eval_step = make_eval_step(self.config, self._views, self._mesh)
         self._trace = _make_trace(self.config)

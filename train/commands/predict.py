@@ -11,7 +11,7 @@ NAME = "predict"
 HELP = "name what is seen and heard in a video"
 
 DESCRIPTION = """\
-Asks the newest checkpoint of a run about video files or http(s) URLs, YouTube's too. Each is decoded as
+Asks a checkpoint of a run about video files or http(s) URLs, YouTube's too. Each is decoded as
 `mbt-data build` decodes it and read as `mbt-train evaluate` reads it: where it is longer than the window, the run's
 data.views windows are spread over it and their scores averaged. The dataset is not needed.
 
@@ -37,6 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to name; default: 5")
     parser.add_argument("--rollout", type=pathlib.Path, metavar="PNG", help="draw the attention over the one clip")
     parser.add_argument("--data_root", metavar="ROOT", help="folder of the dataset, for a run without labels.json")
+    flags.add_best(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         count=args.top,
         root=args.data_root,
         rollout=args.rollout,
+        best=args.best,
     )
     said, failed = [], {}
     for clip, answer in answers:
