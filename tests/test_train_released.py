@@ -174,6 +174,15 @@ def test_an_imported_checkpoint_is_evaluated(root, checkpoint, tmp_path):
     assert scores["top1"] == pytest.approx(correct / 3)
 
 
+def test_an_imported_checkpoint_names_a_film(root, checkpoint, make_media, tmp_path, capsys):
+    assert main(import_command(root, tmp_path / "run", checkpoint)) == 0
+    film = make_media(tmp_path / "film.mp4")
+    capsys.readouterr()
+    assert main(["predict", f"--workdir={tmp_path / 'run'}", str(film), "--top=9", "--json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)["clips"]
+    assert sorted(found["label"] for found in said["labels"]) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
