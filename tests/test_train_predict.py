@@ -183,8 +183,9 @@ def test_the_view_of_the_rollout_is_the_surest(predictor):
         "rgb": random.integers(0, 255, (3, 2, 32, 32, 3)).astype(np.uint8),
         "spectrogram": random.normal(-5, 3, (3, 80, 128, 1)).astype(np.float32),
     }
-    graph, state = model_graph(predictor.config), predictor.state
-    logits = nnx.merge(graph, eval_params(state))(model_inputs(state, views))["logits"]
+    graph = model_graph(predictor.config)
+    run = jax.jit(lambda state: nnx.merge(graph, eval_params(state))(model_inputs(state, views))["logits"])
+    logits = run(predictor.state)
     view, maps = predictor.trace(views)
     assert view == logits[:, logits.mean(axis=0).argmax()].argmax()
     assert jax.tree.map(np.shape, maps) == {"rgb": (2, 2, 2), "spectrogram": (5, 8)}
