@@ -120,9 +120,8 @@ def compare(model: str, rounds: int) -> None:
     seconds = {name: statistics.median(values) for name, values in times.items()}
     of_pairs = statistics.median(full / bare for full, bare in zip(times["full"], times["bare"], strict=True))
     ratio = seconds["full"] / seconds["bare"]
-    print(
-        f"{model}, {jax.devices()[0].device_kind}, float32, median of {rounds}; goal: at most {GOAL} of the bare time"
-    )
+    device = jax.devices()[0].device_kind
+    print(f"{model}, {device}, float32, median of {rounds}; goal: at most {GOAL} of the bare time")
     print(f"  full step {1e3 * seconds['full']:.1f} ms, bare {1e3 * seconds['bare']:.1f} ms", end="; ")
     print(f"ratio {ratio:.3f}, of neighbouring rounds {of_pairs:.3f}{'' if ratio <= GOAL else ', over the goal'}")
 
@@ -144,11 +143,12 @@ def utilisation(rounds: int) -> None:
     }
     for name, batches in inputs.items():
         seconds = seconds_of(train_step, step.init_state(config, mesh), batches, rounds)
-        line = f"MBT-B, batch {config.train.batch_size}, bfloat16, {device.device_kind}, input {name}"
         share = f"utilisation {flops / seconds / peak:.1%}" if peak else "the card's rate is not known"
+        speed = f"{1e3 * seconds:.0f} ms, {flops / seconds / 1e12:.0f} TFLOP/s, {share}"
         print(
-            f"{line}: {1e3 * seconds:.0f} ms, {flops / seconds / 1e12:.0f} TFLOP/s, {share}; goal: {MFU_GOAL:.0%} on an H100"
+            f"MBT-B, batch {config.train.batch_size}, bfloat16, {device.device_kind}, input {name}: {speed}", end="; "
         )
+        print(f"goal: {MFU_GOAL:.0%} on an H100")
 
 
 def seconds_of(train_step: step.TrainStep, state: step.State, batches, rounds: int) -> float:
