@@ -93,9 +93,11 @@ class Checkpoints:
         """A checkpoint, by default the newest, in the form of `like`: its shapes, types and shardings are used.
 
         Raises:
-          UsageError: it is of another model.
+          UsageError: there is none, or it is of another model.
         """
         step = self.latest() if step is None else step
+        if step is None:
+            raise UsageError(f"{self._folder}: no checkpoint there yet")
         self._check_form(step, like)
         return self._manager.restore(step, args=ocp.args.StandardRestore(like))
 
