@@ -38,18 +38,23 @@ class MLP(nnx.Module):
         return self.contract(jax.nn.gelu(self.expand(x), approximate=True))
 
 
-def drop_branch(branch: jax.Array, rate: float, key: jax.Array | None, *, rescale: bool = False) -> jax.Array:
+def fold(keys: jax.Array | None, number: int) -> jax.Array | None:
+    """Keys (B,) of one use of many, numbered."""
+    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def drop_branch(branch: jax.Array, rate: float, keys: jax.Array | None, *, rescale: bool = False) -> jax.Array:
     """Stochastic depth: zeroes the branch of each example with probability `rate`.
 
     Args:
       branch: (B, T, D).
       rate: of dropping.
-      key: None drops nothing.
+      keys: (B,), so that what an example draws does not depend on its neighbours; None drops nothing.
       rescale: divides what is kept by 1 - rate; the reference does not.
     """
-    if key is None or rate == 0:
+    if keys is None or rate == 0:
         return branch
-    keep_B11 = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1))
+    keep_B11 = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, (1, 1)))(keys)
     return jnp.where(keep_B11, branch / (1 - rate) if rescale else branch, 0)
 
 
@@ -69,16 +74,16 @@ class Block(nnx.Module):
         self.drop_rate = config.drop_rate(layer)
         self.rescale = config.rescale_kept
 
-    def __call__(self, z: jax.Array, context: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, z: jax.Array, context: jax.Array | None = None, keys: jax.Array | None = None) -> jax.Array:
         """Maps (B, T, D) to (B, T, D).
 
         Args:
           z: tokens.
           context: (B, S, D), what they attend to beside themselves.
-          key: turns stochastic depth on, drawn for each example and each of the two branches.
+          keys: (B,), turn stochastic depth on, drawn for each example and each of the two branches.
         """
         own_BTD, all_BSD = self._normed(z, context)
-        return self._add(z, self.attention(own_BTD, all_BSD), key)
+        return self._add(z, self.attention(own_BTD, all_BSD), keys)
 
     def with_weights(self, z: jax.Array, context: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Without stochastic depth: the new tokens, and the attention (B, N, T, T + S) float32 that led to them."""
@@ -94,11 +99,10 @@ class Block(nnx.Module):
         all_BSD = self.attention_norm(jnp.concatenate([z, context], axis=1))
         return all_BSD[:, : z.shape[1]], all_BSD
 
-    def _add(self, z: jax.Array, branch: jax.Array, key: jax.Array | None) -> jax.Array:
+    def _add(self, z: jax.Array, branch: jax.Array, keys: jax.Array | None) -> jax.Array:
         """Both residual sums, from the attention's output on."""
-        attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
-        y_BTD = z + self._drop(branch, attention_key)
-        return y_BTD + self._drop(self.mlp(self.mlp_norm(y_BTD)), mlp_key)
+        y_BTD = z + self._drop(branch, fold(keys, 0))
+        return y_BTD + self._drop(self.mlp(self.mlp_norm(y_BTD)), fold(keys, 1))
 
-    def _drop(self, branch: jax.Array, key: jax.Array | None) -> jax.Array:
-        return drop_branch(branch, self.drop_rate, key, rescale=self.rescale)
+    def _drop(self, branch: jax.Array, keys: jax.Array | None) -> jax.Array:
+        return drop_branch(branch, self.drop_rate, keys, rescale=self.rescale)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mbt.model.config import MBTConfig
-from mbt.model.encoder import Block, layer_norm
+from mbt.model.encoder import Block, fold, layer_norm
 from mbt.model.fusion import Stream, fuse
 from mbt.model.tokens import Tokens
 
@@ -56,7 +56,7 @@ class MBT(nnx.Module):
 
         Args:
           inputs: by modality, each (B, *shape, channels).
-          key: turns stochastic depth on (training); None is evaluation.
+          key: turns stochastic depth on (training): one key, or (B,) with one for each example; None is evaluation.
 
         Returns:
           `logits`: (B, K) float32, averaged over modalities.
@@ -67,9 +67,11 @@ class MBT(nnx.Module):
         Raises:
           ValueError: an input is missing or has another shape.
         """
+        keys = jax.random.split(key, len(next(iter(inputs.values())))) if key is not None and key.ndim == 0 else key
         stream = self.embed(inputs)
         for layer in range(self.config.size.depth):
-            stream = fuse(self.config, layer, functools.partial(self._apply, layer, key), stream)
+            apply = functools.partial(self._apply, layer, fold(keys, layer))
+            stream = fuse(self.config, layer, apply, stream)
         return self.classify({m: self.norm(tokens) for m, tokens in stream.z.items()})
 
     def embed(self, inputs: dict[str, jax.Array]) -> Stream:
@@ -105,12 +107,10 @@ class MBT(nnx.Module):
             return {m: z[:, 0] for m, z in tokens.items()}
         return {ALL: jnp.concatenate([*tokens.values()], axis=1).mean(axis=1)}
 
-    def _apply(self, layer: int, key: jax.Array | None, m: str, z: jax.Array, context: jax.Array | None) -> jax.Array:
+    def _apply(self, layer: int, keys: jax.Array | None, m: str, z: jax.Array, context: jax.Array | None) -> jax.Array:
         """One layer of one modality."""
-        if key is not None:
-            key = jax.random.fold_in(jax.random.fold_in(key, layer), self.config.names.index(m))
         run = nnx.remat(Block.__call__) if self.config.remat else Block.__call__
-        return run(self.block(layer, m), z, context, key)
+        return run(self.block(layer, m), z, context, fold(keys, self.config.names.index(m)))
 
 
 def split_heads(values: jax.Array, head_sizes: tuple[int, ...]) -> list[jax.Array]:

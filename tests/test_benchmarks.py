@@ -19,6 +19,7 @@ SMALL = {
     "jpeg_quality.py": ["MEDIA"],
     "loader.py": ["--clips=4", "--steps=1"],
     "model_speed.py": ["--rounds=1", "--sizes=demo"],
+    "train_step.py": ["--rounds=1", "--model=tiny"],
 }
 
 

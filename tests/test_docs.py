@@ -69,6 +69,7 @@ def test_readme_commands_run_as_they_stand(folder_of_a_reader):
     assert "eval: 3 clips, 3 records" in result.stdout
     assert list(folder_of_a_reader.glob("dataset/snapshots/*/manifest.json"))
     assert (folder_of_a_reader / "runs/first/result.json").is_file()
+    assert (folder_of_a_reader / "kitchen.png").is_file()
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "demo" / "run.py"], ids=name)

@@ -307,15 +307,15 @@ def test_remat_changes_no_gradient(changes):
 
 
 def test_stochastic_depth_drops_whole_examples_and_does_not_rescale():
-    branch = jnp.ones((2000, 2, 3))
-    kept = np.asarray(drop_branch(branch, 0.3, jax.random.key(0)))
+    branch, keys = jnp.ones((2000, 2, 3)), jax.random.split(jax.random.key(0), 2000)
+    kept = np.asarray(drop_branch(branch, 0.3, keys))
     assert set(np.unique(kept.reshape(2000, -1).mean(axis=1))) == {0.0, 1.0}
     assert abs(kept.mean() - 0.7) < 0.05
     np.testing.assert_array_equal(drop_branch(branch, 0.3, None), branch)
 
 
 def test_stochastic_depth_rescales_on_request():
-    kept = np.asarray(drop_branch(jnp.ones((2000, 2, 3)), 0.3, jax.random.key(0), rescale=True))
+    kept = np.asarray(drop_branch(jnp.ones((2000, 2, 3)), 0.3, jax.random.split(jax.random.key(0), 2000), rescale=True))
     assert abs(kept.mean() - 1) < 0.05
     config = tiny_config(stochastic_depth=0.5)
     assert Block(config, 2, rngs=nnx.Rngs(0)).rescale is False

@@ -12,7 +12,7 @@ from mbt.train.config import check, default_config
 from mbt.train.errors import UsageError
 from mbt.train.loss import loss_of
 from mbt.train.mixup import draw_weights, mix, mix_batch
-from mbt.train.step import mixed
+from mbt.train.step import mixed, mixup_weights
 
 GOLDEN = pathlib.Path(os.environ.get("MBT_SHARED_DATA", "../shared/data")) / "golden"
 NAMES = ("rgb", "spectrogram")
@@ -50,15 +50,16 @@ def test_weights_are_one_for_all_modalities_or_one_each():
 def mixup_config(**changes):
     config = default_config()
     config.data.root = "somewhere"
+    config.train.batch_size = 4
     config.mixup.update({"alpha": 0.3, "group": 2} | changes)
     return config
 
 
 def test_a_step_mixes_only_when_asked():
     inputs, labels = {m: jnp.arange(4.0)[:, None] for m in NAMES}, jnp.eye(4)
-    same, untouched = mixed(default_config(), jax.random.key(0), inputs, labels)
+    same, untouched = mixed(inputs, labels, mixup_weights(default_config(), jax.random.key(0)))
     assert same is inputs and untouched is labels
-    xs, targets = mixed(mixup_config(by_modality=True), jax.random.key(0), inputs, labels)
+    xs, targets = mixed(inputs, labels, mixup_weights(mixup_config(by_modality=True), jax.random.key(0)))
     assert set(targets) == set(NAMES)
     assert not np.allclose(xs["rgb"], xs["spectrogram"])
     np.testing.assert_allclose(targets["rgb"] @ np.arange(4.0)[:, None], xs["rgb"], atol=1e-6)

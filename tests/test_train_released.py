@@ -15,6 +15,7 @@ from mbt.schemas.fakes import FakeClip, write_snapshot
 from mbt.train import config as config_lib
 from mbt.train.main import main
 from mbt.train.records import eval_batches, make_reader
+from mbt.train.sharding import make_mesh
 from mbt.train.snapshot import Records, find_split, load_manifest
 from mbt.train.step import init_state, model_inputs
 
@@ -100,7 +101,7 @@ def vit(tmp_path_factory) -> pathlib.Path:
 def test_a_run_starts_from_a_vit_and_is_evaluated_without_it(root, vit, tmp_path):
     flags = [*INPUTS, *MODEL, *STEPS, f"--config.data.root={root}", f"--config.init.vit={vit}"]
     config = config_lib.resolve(config_lib.load_config("demo", flags), load_manifest(root, "latest"))
-    params = init_state(config).params
+    params = init_state(config, make_mesh(config)).params
     arrays = np.load(vit)
     for name in ("rgb", "spectrogram"):
         np.testing.assert_array_equal(params["tokens"][name]["cls"], arrays["cls"])
@@ -171,13 +172,22 @@ def test_an_imported_checkpoint_is_evaluated(root, checkpoint, tmp_path):
     model = MBT(scenic_config(arrays, fusion_layer=1, shapes=config_lib.input_shapes(config)), rngs=nnx.Rngs(0))
     load_scenic(model, arrays)
     records = Records(root, find_split(load_manifest(root, "latest"), "split", "test"))
-    correct = 0
+    state, correct = init_state(config, make_mesh(config)), 0
     for batch in eval_batches(make_reader(records, config), config, 1):
-        inputs = model_inputs(init_state(config), {m: jnp.asarray(batch[m]) for m in config.modalities})
+        inputs = model_inputs(state, {m: jnp.asarray(batch[m]) for m in config.modalities})
         inputs["spectrogram"] = jnp.repeat(inputs["spectrogram"], 3, axis=-1)
         hits = model(inputs)["logits"].argmax(-1) == batch["labels"].argmax(-1)
         correct += int((np.asarray(hits) & (batch["weights"] > 0)).sum())
     assert scores["top1"] == pytest.approx(correct / 3)
+
+
+def test_an_imported_checkpoint_names_a_film(root, checkpoint, make_media, tmp_path, capsys):
+    assert main(import_command(root, tmp_path / "run", checkpoint)) == 0
+    film = make_media(tmp_path / "film.mp4")
+    capsys.readouterr()
+    assert main(["predict", f"--workdir={tmp_path / 'run'}", str(film), "--top=9", "--json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)["clips"]
+    assert sorted(found["label"] for found in said["labels"]) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -6,4 +6,8 @@ class UsageError(Exception):
 
 
 class RunError(Exception):
-    """The command started and cannot go on: damaged data, a loss that is not finite. One line."""
+    """The command started and cannot go on: damaged data, a loss that is not finite, a full disk. One line."""
+
+
+class StoppedError(Exception):
+    """A signal asked the run to end; it is saved. One line."""

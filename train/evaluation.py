@@ -1,18 +1,25 @@
 """Evaluating a run. Everything that can be wrong is found before TensorFlow and JAX are loaded."""
 
-import contextlib
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
 from mbt.schemas.manifest import Manifest
+from mbt.train import class_report, preflight, scores
 from mbt.train import clips as clips_lib
+from mbt.train import labels as labels_lib
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
+from mbt.train.run import Processes
 from mbt.train.snapshot import Records, load_manifest, open_records
 
+if TYPE_CHECKING:
+    from mbt.train.evaluate import Predictions
+
 EVALUATIONS_FOLDER = "evaluations"
+NAMED = 5
 
 
 def evaluate(
@@ -23,8 +30,10 @@ def evaluate(
     root: str | None,
     clips: pathlib.Path | None = None,
     allow_missing: bool = False,
+    best: bool = False,
+    processes: Processes | None = None,
 ) -> dict:
-    """Evaluates the newest checkpoint of a run on a split, or on some clips of it.
+    """Evaluates a checkpoint of a run on a split, or on some clips of it.
 
     Args:
       workdir: of the run.
@@ -33,9 +42,12 @@ def evaluate(
       root: folder of the dataset, where it is no longer where the run found it.
       clips: a list of the clips to evaluate on; all of the split by default.
       allow_missing: whether clips of the list may be missing from the snapshot.
+      best: the checkpoint with the best score, not the newest.
+      processes: how this one finds the others that evaluate with it; None where there are no others.
 
     Returns:
-      The scores, which are also in the folder `evaluations`.
+      The scores, which are also in the folder `evaluations`, and beside them those of each class; only of the first
+      process.
     """
     config = workdir_lib.read_config(workdir)
     if config is None:
@@ -45,6 +57,8 @@ def evaluate(
     config.data.root = root or config.data.root
     split, views = split or config.data.eval_split, views or config.data.views
     manifest = load_manifest(config.data.root, config.data.snapshot)
+    dataset = preflight.identify(config.data.root, manifest)
+    preflight.check_dataset(config, dataset, config.data.root, same_snapshot=False)
     records = open_records(config, manifest, "--split", split)
     result = {"workdir": str(workdir), "snapshot": manifest.snapshot, "split": split, "views": views}
     file_name = f"{split}-{views}views"
@@ -53,11 +67,44 @@ def evaluate(
         records = _chosen(config, manifest, clip_list, allow_missing)
         result |= {"clips_sha256": clip_list.sha256, "missing": len(records.missing)}
         file_name += f"-{clip_list.sha256[:12]}"
-    result |= _evaluate(config, workdir, records, views)
+    if best:
+        file_name += "-best"
+    if processes is not None:
+        from mbt.train import distributed
+
+        distributed.start(*processes)
+    step, predictions = _predictions(config, workdir, records, views, best)
+    heads = tuple(config.model.head_sizes)
+    result |= {"step": step, "damaged": len(records) - len(predictions.records)}
+    result |= scores.summarize(predictions.logits, predictions.labels, loss=config.loss.name, heads=heads)
+    return _told(workdir, file_name, result, _by_class(config, manifest, predictions))
+
+
+def _told(workdir: pathlib.Path, file_name: str, result: dict, report: class_report.ClassReport) -> dict:
+    """Writes the files and returns the scores; of several processes the first does."""
+    import jax
+
+    if jax.process_index() > 0:
+        return {}
+    if report.left_out:
+        print(_left_out(report, result["split"]), file=sys.stderr)
     folder = workdir / EVALUATIONS_FOLDER
     folder.mkdir(exist_ok=True)
+    class_report.write(folder / f"{file_name}.csv", report)
     workdir_lib.write_json(folder / f"{file_name}.json", result)
     return result
+
+
+def _by_class(config: ConfigDict, manifest: Manifest, predictions: "Predictions") -> class_report.ClassReport:
+    ranked = scores.ranked(predictions.logits, config.loss.name, tuple(config.model.head_sizes))
+    labels = labels_lib.of_classes(manifest.labels, config.model.num_classes)
+    return class_report.ClassReport(labels=labels, scores=scores.score_classes(ranked, predictions.labels))
+
+
+def _left_out(report: class_report.ClassReport, split: str) -> str:
+    names = ", ".join(report.left_out[:NAMED]) + (", ..." if len(report.left_out) > NAMED else "")
+    of_all = f"{len(report.left_out)} of the {len(report.labels)} classes"
+    return f"{of_all} have no clip among those of split {split} and are in no mean: {names}"
 
 
 def _chosen(
@@ -72,12 +119,14 @@ def _chosen(
     return records
 
 
-def _evaluate(config: ConfigDict, workdir: pathlib.Path, records: Records, views: int) -> dict:
-    from mbt.train import checkpoint, step
+def _predictions(
+    config: ConfigDict, workdir: pathlib.Path, records: Records, views: int, best: bool
+) -> tuple[int, "Predictions"]:
+    """The step of a checkpoint, and what it says of the clips."""
+    from mbt.train import sharding
+    from mbt.train.checkpoint import restored
     from mbt.train.evaluate import Evaluator
 
-    with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-        if checkpoints.latest() is None:
-            raise UsageError(f"--workdir={workdir}: no checkpoint there yet")
-        state = checkpoints.restore(step.state_shapes(config))
-    return {"step": int(state.step)} | Evaluator(config, records, views)(state)
+    mesh = sharding.make_eval_mesh(config)
+    state = restored(workdir, config, mesh, best=best)
+    return int(state.step), Evaluator(config, records, views, mesh).predict(state)

@@ -1,82 +1,144 @@
 """The training loop."""
 
 import contextlib
-import math
+import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mbt.train import distributed, pictures
+from mbt.train import workdir as workdir_lib
 from mbt.train.checkpoint import Checkpoints
-from mbt.train.errors import RunError
+from mbt.train.damage_log import BAD_RECORDS_FILE, DamageLog
+from mbt.train.device_augment import device_columns
+from mbt.train.errors import StoppedError
 from mbt.train.evaluate import Evaluator
-from mbt.train.metrics import Metrics
-from mbt.train.records import Batch, make_reader, train_batches
+from mbt.train.metrics import Metrics, NoMetrics
+from mbt.train.pending import UNDER_WAY, Pending, Started
+from mbt.train.profile import Profiler, Steps
+from mbt.train.reader import Reader
+from mbt.train.records import make_reader, train_batches
+from mbt.train.sharding import make_mesh, placed
+from mbt.train.signals import until_sigterm
 from mbt.train.snapshot import Records
-from mbt.train.step import State, init_state, make_train_step, place, state_shapes
+from mbt.train.step import State, init_state, make_train_step, state_shapes
 
 
-def run(config: ConfigDict, workdir: pathlib.Path, train_records: Records, eval_records: Records | None) -> State:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What a run is made of, opened."""
+
+    config: ConfigDict
+    mesh: Mesh
+    reader: Reader
+    evaluate: Evaluator | None
+    metrics: NoMetrics
+    pending: Pending
+    damage: DamageLog
+    checkpoints: Checkpoints
+    profiler: Profiler
+    stop: Callable[[int], bool]
+
+
+def run(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    train_records: Records,
+    eval_records: Records | None,
+    profile: Steps | None = None,
+) -> State:
     """Trains to the last step of a resolved config, from the newest checkpoint where there is one.
 
-    An evaluation comes before the checkpoint of its step: once the last checkpoint is there, so is everything.
+    Every process of the run calls it; the first one holds the workdir and reports.
 
     Args:
       config: resolved.
-      workdir: of the run; held by this process.
+      workdir: of the run.
       train_records: to train on.
       eval_records: to evaluate on, or None.
+      profile: steps to trace.
+
+    Raises:
+      RunError: a loss is not finite, data are damaged, or a disk is full.
+      StoppedError: SIGTERM came, and the run is saved.
     """
-    train, last_step = config.train, config.train.steps
-    evaluate = Evaluator(config, eval_records, config.data.views) if eval_records else None
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        state = first = _first_state(config, checkpoints)
-        with contextlib.closing(Metrics(workdir, int(first.step), last_step)) as metrics:
-            for step, state, values in _steps(config, first, train_records, metrics):
-                if step == 1 or _due(step, train.log_every, last_step):
-                    metrics.train(step, _finite(step, values))
-                if evaluate and _due(step, train.eval_every, last_step):
-                    metrics.evaluation(step, evaluate(state))
-                if _due(step, train.checkpoint_every, last_step):
-                    _finite(step, values)
-                    checkpoints.save(state)
+    mesh = make_mesh(config)
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, writes=True, best=config.train.best)))
+        reader = make_reader(train_records, config)
+        first = state = _first_state(config, mesh, checkpoints)
+        parts = _Parts(
+            config=config,
+            mesh=mesh,
+            reader=reader,
+            evaluate=Evaluator(config, eval_records, config.data.views, mesh) if eval_records else None,
+            metrics=stack.enter_context(contextlib.closing(_metrics(config, workdir, int(first.step)))),
+            pending=Pending(workdir, train_records),
+            damage=DamageLog(workdir / workdir_lib.of_process(BAD_RECORDS_FILE, distributed.host()), reader),
+            checkpoints=checkpoints,
+            profiler=stack.enter_context(contextlib.closing(Profiler(workdir, profile))),
+            stop=stack.enter_context(until_sigterm()),
+        )
+        for step, state in _steps(parts, first):
+            _after(parts, step, state)
     return state
 
 
-def _first_state(config: ConfigDict, checkpoints: Checkpoints) -> State:
+def _first_state(config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints) -> State:
     if checkpoints.latest() is None:
-        return init_state(config)
-    return checkpoints.restore(state_shapes(config))
+        return init_state(config, mesh)
+    return checkpoints.restore(state_shapes(config, mesh))
 
 
-def _steps(config: ConfigDict, state: State, records: Records, metrics: Metrics) -> Iterator[tuple[int, State, dict]]:
-    """Every step that is left: its number from 1, the state after it, its metrics."""
-    first_step = int(state.step)
-    train_step = make_train_step(config)
-    batches = train_batches(make_reader(records, config), config, first_step)
+def _metrics(config: ConfigDict, workdir: pathlib.Path, first_step: int) -> NoMetrics:
+    if distributed.host() > 0:
+        return NoMetrics()
+    return Metrics(workdir, first_step, config.train.steps, config.train.log_every)
+
+
+def _steps(parts: _Parts, state: State) -> Iterator[tuple[int, State]]:
+    """Starts every step that is left: its number from 1, and the state after it."""
+    config, first_step = parts.config, int(state.step)
+    train_step, seen = make_train_step(config, parts.mesh), pictures.make_seen(config, parts.mesh)
+    batches = train_batches(parts.reader, config, first_step, host=distributed.host(), hosts=distributed.hosts())
+    ready = placed(parts.mesh, batches, (*config.modalities, "labels", *device_columns(config)))
     for step in range(first_step + 1, config.train.steps + 1):
-        batch = _next(batches, metrics)
-        state, values = train_step(state, place(batch, (*config.modalities, "labels")))
-        metrics.stepped()
-        yield step, state, values
+        start = time.perf_counter()
+        raw, batch = next(ready)
+        parts.metrics.waited(time.perf_counter() - start)
+        if config.train.images_every and (step == 1 or step % config.train.images_every == 0):
+            parts.metrics.pictures(step, pictures.draw(seen(state, batch)))
+        parts.profiler.before(step)
+        state, values = train_step(state, batch)
+        parts.pending.add(Started(step, values, raw["records"]))
+        parts.profiler.after(step, values)
+        yield step, state
 
 
-def _next(batches: Iterator[Batch], metrics: Metrics) -> Batch:
-    start = time.perf_counter()
-    batch = next(batches)
-    metrics.waited(time.perf_counter() - start)
-    return batch
+def _after(parts: _Parts, step: int, state: State) -> None:
+    """Reports, evaluates, saves and stops where that is due: in this order, so that a checkpoint has all before it."""
+    train, last_step = parts.config.train, parts.config.train.steps
+    stopping = parts.stop(step) and step < last_step
+    evaluating = parts.evaluate is not None and _due(step, train.eval_every, last_step)
+    saving = stopping or _due(step, train.checkpoint_every, last_step) or (evaluating and train.best)
+    parts.damage.write()
+    for done, values in parts.pending.take(left=0 if evaluating or saving else UNDER_WAY):
+        parts.metrics.train(done, values)
+    scores = None
+    if evaluating and parts.evaluate:
+        scores = parts.evaluate(state)
+        parts.metrics.evaluation(step, scores)
+    if saving:
+        parts.checkpoints.save(state, scores)
+    else:
+        parts.checkpoints.check()
+    if stopping:
+        raise StoppedError(f"stopped by SIGTERM after step {step}, which is saved; the same command goes on from there")
 
 
 def _due(step: int, every: int, last_step: int) -> bool:
     """Whether something done every so many steps (0 for never), and at the last, is done now."""
     return step == last_step or (every > 0 and step % every == 0)
-
-
-def _finite(step: int, values: dict) -> dict[str, float]:
-    """A step's metrics as numbers; a loss that is not finite ends the run before anything of it is saved."""
-    values = {name: float(value) for name, value in values.items()}
-    if not math.isfinite(values["loss"]):
-        raise RunError(f"step {step}: the loss is {values['loss']}; lower config.optim.learning_rate")
-    return values

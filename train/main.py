@@ -1,14 +1,16 @@
-"""`mbt-train`: trains and evaluates MBT on snapshots that `mbt-data` made, and counts what a model costs."""
+"""`mbt-train`: trains and evaluates MBT on snapshots that `mbt-data` made, and asks it about new clips."""
 
 import argparse
 import os
 import sys
 from types import ModuleType
 
-from mbt.train.commands import cost, evaluate, import_checkpoint, sweep, train
-from mbt.train.errors import RunError, UsageError
+from mbt.train.commands import compare, cost, evaluate, import_checkpoint, predict, sweep, train
+from mbt.train.errors import RunError, StoppedError, UsageError
 
-COMMANDS: tuple[ModuleType, ...] = (train, evaluate, sweep, import_checkpoint, cost)
+# 128 and the signal's number, as a shell tells the end of a process by SIGINT and SIGTERM.
+INTERRUPTED, TERMINATED = 130, 143
+COMMANDS: tuple[ModuleType, ...] = (train, evaluate, compare, predict, sweep, import_checkpoint, cost)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,12 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     except (UsageError, RunError) as error:
         print(f"mbt-train {args.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except StoppedError as end:
+        print(f"mbt-train {args.command}: {end}", file=sys.stderr)
+        return TERMINATED
     except OSError as error:  # a full disk, a folder that went away
         print(f"mbt-train {args.command}: {error}; the same command goes on from the last checkpoint", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nmbt-train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -9,12 +9,18 @@ import pathlib
 import sys
 import time
 
+import numpy as np
 import tensorflow as tf
 import tqdm
+
+from mbt.train import events
+from mbt.train.errors import RunError
 
 METRICS_FILE = "metrics.jsonl"
 TIMES_FILE = "times.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+# Share of the time spent waiting for data from which on the input counts as what bounds a run.
+INPUT_BOUND = 0.5
 
 
 def truncate(path: pathlib.Path, step: int) -> None:
@@ -32,15 +38,44 @@ def read_lines(path: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-class Metrics:
+class NoMetrics:
+    """Reports nothing: for every process of a run but the first."""
+
+    def waited(self, seconds: float) -> None:
+        """Notes time spent waiting for data."""
+
+    def train(self, step: int, values: dict[str, float]) -> None:
+        """Takes the result of a training step."""
+
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Takes the scores of an evaluation."""
+
+    def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Takes pictures of a batch."""
+
+    def close(self) -> None:
+        """Ends the reports."""
+
+
+class Metrics(NoMetrics):
     """Writes the reports of a run from `first_step` on."""
 
-    def __init__(self, workdir: pathlib.Path, first_step: int, total_steps: int):
+    def __init__(self, workdir: pathlib.Path, first_step: int, total_steps: int, log_every: int):
+        """Opens the files, without what they have of steps after `first_step`.
+
+        Args:
+          workdir: of the run.
+          first_step: updates made so far.
+          total_steps: of the run.
+          log_every: steps from one line of training to the next; the first and the last have one in any case.
+        """
         for name in (METRICS_FILE, TIMES_FILE):
             truncate(workdir / name, first_step)
+        events.truncate(workdir / TENSORBOARD_FOLDER, first_step)
         self._metrics = (workdir / METRICS_FILE).open("a")
         self._times = (workdir / TIMES_FILE).open("a")
         self._tensorboard = tf.summary.create_file_writer(str(workdir / TENSORBOARD_FOLDER))
+        self._log_every, self._total_steps = log_every, total_steps
         self._bar = tqdm.tqdm(
             total=total_steps,
             initial=first_step,
@@ -49,33 +84,43 @@ class Metrics:
             file=sys.stderr,
             mininterval=0.5 if sys.stderr.isatty() else 10.0,
         )
-        self._last = (first_step, time.perf_counter())
+        self._first = self._last = (first_step, time.perf_counter())
         self._waited = 0.0
+        self._bound = ""
 
     def waited(self, seconds: float) -> None:
         """Notes time spent waiting for data."""
         self._waited += seconds
 
-    def stepped(self) -> None:
-        """Moves the bar."""
-        self._bar.update()
-
     def train(self, step: int, values: dict[str, float]) -> None:
-        """Logs a training step: its metrics, and the speed since the last time."""
+        """Moves the bar; where the step is due, logs its metrics, and the speed since the last time."""
+        self._bar.update()
+        if step not in (1, self._total_steps) and step % self._log_every:
+            return
         self._write(step, "train", values)
         (last_step, last_time), now = self._last, time.perf_counter()
         seconds, steps = now - last_time, max(1, step - last_step)
-        times = {"steps_per_second": steps / seconds, "data_wait_share": min(1.0, self._waited / seconds)}
+        share = min(1.0, self._waited / seconds)
+        times = {"steps_per_second": steps / seconds, "data_wait_share": share}
         self._times.write(json.dumps({"step": step, "seconds": seconds} | times) + "\n")
         self._times.flush()
         self._to_tensorboard(step, "time", times)
-        self._bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
+        self._bar.set_postfix(loss=f"{values['loss']:.4g}", data_wait=f"{share:.0%}", refresh=False)
+        if self._last != self._first:  # the first time has the compilation in it
+            self._tell_bound(step, share)
         self._last, self._waited = (step, now), 0.0
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """Logs an evaluation."""
         self._write(step, "eval", values)
-        self._last = (step, time.perf_counter())
+        self._last, self._waited = (step, time.perf_counter()), 0.0
+
+    def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Shows pictures of a batch in TensorBoard; uint8 (B, H, W, C), by name."""
+        with self._tensorboard.as_default():
+            for name, values in pictures.items():
+                tf.summary.image(f"batch/{name}", values, step=step, max_outputs=len(values))
+        self._flush()
 
     def close(self) -> None:
         """Ends the bar and closes the files."""
@@ -93,7 +138,24 @@ class Metrics:
         with self._tensorboard.as_default():
             for name, value in values.items():
                 tf.summary.scalar(f"{kind}/{name}", value, step=step)
-        self._tensorboard.flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self._tensorboard.flush()
+        except tf.errors.OpError as error:
+            raise RunError(f"TensorBoard's file cannot be written: {error.message.splitlines()[0]}") from error
+
+    def _tell_bound(self, step: int, share: float) -> None:
+        """Says in one line what bounds the run, where that is not what it was."""
+        bound = "input" if share > INPUT_BOUND else "compute"
+        if bound == self._bound:
+            return
+        hint = "; more processors, or config.data.readers, would help" if bound == "input" else ""
+        tqdm.tqdm.write(
+            f"step {step}: {bound} bounds the run, {share:.0%} of the time waits for data{hint}", sys.stderr
+        )
+        self._bound = bound
 
 
 def _step_of(line: str) -> float:

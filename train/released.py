@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mbt.model.config import MBTConfig
 from mbt.train import config as config_lib
+from mbt.train import labels, preflight
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
 from mbt.train.modalities import PATCH_KEYS
@@ -55,8 +56,10 @@ def import_scenic(
         load_scenic(model, arrays)
     except (WeightsError, OSError) as error:
         raise UsageError(f"--checkpoint={checkpoint}: {error}") from error
+    preflight.freeze_dataset(config, manifest)
     with workdir_lib.locked(workdir):
         _write(workdir, config, model)
+        labels.freeze(workdir, manifest.labels)
     return {"workdir": str(workdir), "snapshot": manifest.snapshot, "num_classes": config.model.num_classes}
 
 
@@ -84,5 +87,5 @@ def _write(workdir: pathlib.Path, config: ConfigDict, model) -> None:
     from mbt.train.step import state_of
 
     workdir_lib.write_config(workdir, config)
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, writes=True)) as checkpoints:
         checkpoints.save(state_of(config, model))

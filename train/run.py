@@ -1,31 +1,58 @@
-"""Training a run. Everything that can be wrong is found before TensorFlow and JAX are loaded."""
+"""Training a run. Everything that can be wrong is found before anything is compiled."""
 
+import contextlib
+import hashlib
 import pathlib
 import sys
+from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
 from mbt.schemas.manifest import Manifest
 from mbt.train import config as config_lib
+from mbt.train import labels as labels_lib
+from mbt.train import preflight
 from mbt.train import workdir as workdir_lib
 from mbt.train.clips import open_share
+from mbt.train.errors import UsageError
+from mbt.train.profile import Steps
 from mbt.train.snapshot import Records, find_split, load_manifest, open_records
 
+# HOST:PORT of the first process, the number of processes, and which of them this is; None for what the cluster knows.
+Processes = tuple[str | None, int | None, int | None]
 
-def train(config_name: str, overrides: list[str], workdir: pathlib.Path) -> dict:
+
+def train(
+    config_name: str,
+    overrides: list[str],
+    workdir: pathlib.Path,
+    *,
+    profile: Steps | None = None,
+    processes: Processes | None = None,
+) -> dict:
     """Trains, or goes on with a run that was stopped; a finished run is only reported.
 
+    Args:
+      config_name: path or name of a config.
+      overrides: `--config.KEY=VALUE` flags.
+      workdir: of the run.
+      profile: steps to trace.
+      processes: how this one finds the others that train with it; None where there are no others.
+
     Returns:
-      The result, which is also in `result.json`.
+      The result, which is also in `result.json`; only of the first process.
     """
     given = config_lib.load_config(config_name, overrides)
     config_lib.check(given)
+    preflight.check_best(given)
     old = workdir_lib.read_config(workdir)
     manifest = _manifest_for(given, old)
     find_split(manifest, "config.data.train_split", given.data.train_split)
     config = config_lib.resolve(given, manifest)
     config_lib.model_config(config)  # refuses a model that cannot be
+    preflight.freeze_dataset(config, manifest)
     if old is not None:
+        preflight.check_dataset(old, config.dataset, config.data.root, same_snapshot=True)
         workdir_lib.check_same_run(workdir, old, config)
     if old is not None and (result := workdir_lib.read_result(workdir)):
         print(f"{workdir}: already trained; delete it or give another --workdir to train again", file=sys.stderr)
@@ -36,20 +63,61 @@ def train(config_name: str, overrides: list[str], workdir: pathlib.Path) -> dict
     eval_records = None
     if config.data.eval_split:
         eval_records = open_records(config, manifest, "config.data.eval_split", config.data.eval_split)
-    if old is None and config.init.vit:
-        _refuse_unfit_weights(config)
+    if processes is not None:
+        _join(processes, config)
+    _check_machine(config, workdir, fresh=old is None)
+    with _held(workdir, config, manifest.labels):
+        return _run(config, workdir, train_records, eval_records, profile)
+
+
+def _join(processes: Processes, config: ConfigDict) -> None:
+    """Joins the processes of the run, which must all have been started with the same command and dataset."""
+    from mbt.train import distributed
+
+    distributed.start(*processes)
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    same = ConfigDict(config)
+    same.data.root = ""  # may be mounted elsewhere
+    digest = hashlib.sha256(config_lib.to_json(same).encode()).digest()
+    try:
+        multihost_utils.assert_equal(np.frombuffer(digest, np.uint8))
+    except AssertionError as error:
+        raise UsageError(
+            "the processes of the run have other configs or snapshots; start all with one command"
+        ) from error
+
+
+def _check_machine(config: ConfigDict, workdir: pathlib.Path, *, fresh: bool) -> None:
+    """Before the workdir has a config that a corrected one would not agree with."""
+    import jax
+
+    from mbt.train.checkpoint import FOLDER, KEPT
+    from mbt.train.sharding import make_mesh
+    from mbt.train.step import init_state, state_shapes
+
+    mesh = make_mesh(config)
+    shapes = state_shapes(config, mesh)
+    if jax.process_index() == 0:
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+        preflight.check_space(workdir / FOLDER, size, kept=KEPT + 1 + bool(config.train.best))
+    if fresh and config.init.vit:
+        init_state(config, mesh)  # refuses weights that do not fit
+
+
+@contextlib.contextmanager
+def _held(workdir: pathlib.Path, config: ConfigDict, labels: Sequence[str]) -> Iterator[None]:
+    """The workdir with its config and the names of its classes, held by the first process for all."""
+    import jax
+
+    if jax.process_index() > 0:
+        yield
+        return
     with workdir_lib.locked(workdir):
         workdir_lib.write_config(workdir, config)
-        result = _run(config, workdir, train_records, eval_records)
-        workdir_lib.write_json(workdir / workdir_lib.RESULT_FILE, result)
-    return result
-
-
-def _refuse_unfit_weights(config: ConfigDict) -> None:
-    """Before the workdir has a config that a corrected one would not agree with."""
-    from mbt.train.step import init_state
-
-    init_state(config)
+        labels_lib.freeze(workdir, labels)
+        yield
 
 
 def _manifest_for(given: ConfigDict, old: ConfigDict | None) -> Manifest:
@@ -66,24 +134,40 @@ def _manifest_for(given: ConfigDict, old: ConfigDict | None) -> Manifest:
     return load_manifest(given.data.root, old.data.snapshot)
 
 
-def _run(config: ConfigDict, workdir: pathlib.Path, train_records: Records, eval_records: Records | None) -> dict:
+def _run(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    train_records: Records,
+    eval_records: Records | None,
+    profile: Steps | None,
+) -> dict:
     import jax
 
-    from mbt.train import loop, metrics
+    from mbt.train import loop
 
-    state = loop.run(config, workdir, train_records, eval_records)
+    state = loop.run(config, workdir, train_records, eval_records, profile)
+    if jax.process_index() > 0:
+        return {}
+    result = _result(config, workdir, sum(value.size for value in jax.tree.leaves(state.params)))
+    workdir_lib.write_json(workdir / workdir_lib.RESULT_FILE, result)
+    return result
+
+
+def _result(config: ConfigDict, workdir: pathlib.Path, parameters: int) -> dict:
+    from mbt.train import metrics
+
     lines = metrics.read_lines(workdir / metrics.METRICS_FILE)
     seconds = sum(line["seconds"] for line in metrics.read_lines(workdir / metrics.TIMES_FILE))
     result = {
         "workdir": str(workdir),
         "snapshot": config.data.snapshot,
         "modalities": list(config.modalities),
-        "parameters": sum(value.size for value in jax.tree.leaves(state.params)),
+        "parameters": parameters,
         "steps": config.train.steps,
         "seconds": seconds,
         "loss": _last(lines, "train")["loss"],
     }
-    if eval_records:
+    if config.data.eval_split:
         result |= {"split": config.data.eval_split, "views": config.data.views} | _last(lines, "eval")
     return result
 

@@ -1,17 +1,20 @@
-"""The state of training, and the two pure functions that use it."""
+"""The state of training, and the two pure functions that use it, compiled for a mesh of devices."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from mbt.model.mbt import MBT
 from mbt.model.vit_weights import load_vit, read_vit
 from mbt.model.weights import WeightsError
+from mbt.train import ema, sharding
 from mbt.train.config import model_config
 from mbt.train.errors import UsageError
 from mbt.train.loss import loss_of
@@ -19,8 +22,8 @@ from mbt.train.mixup import draw_weights, mix_batch
 from mbt.train.modalities import RGB, SPECTROGRAM
 from mbt.train.optim import make_optimizer, make_schedule
 
-# What mixup's draws are keyed by, beside the step; the layers of the model take the numbers from 0.
-MIXUP = 1_000_000
+# What the draws of a step are for.
+MIXUP, STOCHASTIC_DEPTH = range(2)
 
 
 class State(NamedTuple):
@@ -30,6 +33,7 @@ class State(NamedTuple):
       step: updates made so far.
       params: of the model.
       opt_state: of the optimizer.
+      ema: moving average of `params`; empty when the config asks for none.
       mel_mean: spectrogram statistics, frozen when the run began.
       mel_stddev: likewise.
     """
@@ -37,23 +41,37 @@ class State(NamedTuple):
     step: jax.Array
     params: nnx.State
     opt_state: optax.OptState
+    ema: Any
     mel_mean: jax.Array
     mel_stddev: jax.Array
 
 
-def init_state(config: ConfigDict) -> State:
-    """The state before the first step of a resolved config.
+TrainStep = Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]
+
+
+def init_state(config: ConfigDict, mesh: Mesh) -> State:
+    """The state before the first step of a resolved config, on the devices that are to hold it.
 
     Raises:
       UsageError: the weights that the run starts from cannot be used.
     """
-    model = MBT(model_config(config), rngs=nnx.Rngs(config.seed))
+    shardings = sharding.state_shardings(mesh, state_shapes(config, mesh))
     if config.init.vit:
-        try:
-            load_vit(model, read_vit(config.init.vit))
-        except (WeightsError, OSError) as error:
-            raise UsageError(f"config.init.vit={config.init.vit}: {error}") from error
-    return state_of(config, model)
+        return jax.device_put(state_of(config, _from_vit(config)), shardings)
+    return jax.jit(lambda: state_of(config, _new_model(config)), out_shardings=shardings)()
+
+
+def _new_model(config: ConfigDict) -> MBT:
+    return MBT(model_config(config), rngs=nnx.Rngs(config.seed))
+
+
+def _from_vit(config: ConfigDict) -> MBT:
+    model = _new_model(config)
+    try:
+        load_vit(model, read_vit(config.init.vit))
+    except (WeightsError, OSError) as error:
+        raise UsageError(f"config.init.vit={config.init.vit}: {error}") from error
+    return model
 
 
 def state_of(config: ConfigDict, model: MBT) -> State:
@@ -63,14 +81,25 @@ def state_of(config: ConfigDict, model: MBT) -> State:
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=make_optimizer(config).init(params),
+        ema=ema.start(config.optim.ema, params),
         mel_mean=jnp.float32(config.data.mel_mean),
         mel_stddev=jnp.float32(config.data.mel_stddev),
     )
 
 
-def state_shapes(config: ConfigDict) -> State:
-    """The form of a resolved config's state, without values."""
-    return jax.eval_shape(lambda: state_of(config, MBT(model_config(config), rngs=nnx.Rngs(0))))
+def state_shapes(config: ConfigDict, mesh: Mesh) -> State:
+    """The form of a resolved config's state and where it lies, without values: what Orbax restores into."""
+    shapes = jax.eval_shape(lambda: state_of(config, _new_model(config)))
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        sharding.state_shardings(mesh, shapes),
+    )
+
+
+def eval_params(state: State) -> nnx.State:
+    """What is evaluated: the moving average of the parameters where there is one, else the parameters."""
+    return state.ema if jax.tree.leaves(state.ema) else state.params
 
 
 def model_inputs(state: State, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -83,57 +112,138 @@ def model_inputs(state: State, batch: dict[str, jax.Array]) -> dict[str, jax.Arr
     return inputs
 
 
-def mixed(config: ConfigDict, key: jax.Array, inputs: dict[str, jax.Array], labels: jax.Array):
-    """Inputs, and labels (B, K) or such by modality, after the mixup that the config asks for."""
-    mixup = config.mixup
+def mixup_weights(config: ConfigDict, key: jax.Array) -> dict[str, jax.Array]:
+    """The weights of mixup for a whole batch, (groups,) by modality; none without mixup."""
+    mixup, names = config.mixup, tuple(config.modalities)
     if mixup.alpha == 0:
-        return inputs, labels
-    groups = labels.shape[0] // mixup.group
-    weights = draw_weights(key, tuple(inputs), groups=groups, alpha=mixup.alpha, by_modality=mixup.by_modality)
-    return mix_batch(inputs, labels, weights)
+        return {}
+    groups = config.train.batch_size // mixup.group
+    return draw_weights(key, names, groups=groups, alpha=mixup.alpha, by_modality=mixup.by_modality)
 
 
-def make_train_step(config: ConfigDict) -> Callable[[State, dict], tuple[State, dict]]:
+def mixed(inputs: dict[str, jax.Array], labels: jax.Array, weights: dict[str, jax.Array]):
+    """Inputs, and labels (B, K) or such by modality, after the mixup that the weights ask for."""
+    return mix_batch(inputs, labels, weights) if weights else (inputs, labels)
+
+
+class Rows(NamedTuple):
+    """Some rows of a batch, and what is drawn for them.
+
+    Attributes:
+      batch: of the loader, B rows.
+      keys: (B,), of stochastic depth.
+      weights: of mixup, (B / group,) by modality, or none.
+    """
+
+    batch: dict[str, jax.Array]
+    keys: jax.Array
+    weights: dict[str, jax.Array]
+
+
+def draw_rows(config: ConfigDict, step: jax.Array, batch: dict[str, jax.Array]) -> Rows:
+    """Everything that a step draws: a function of the seed, the step and the row, wherever the row lies."""
+    key = jax.random.fold_in(jax.random.key(config.seed), step)
+    depth_key = jax.random.fold_in(key, STOCHASTIC_DEPTH)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(depth_key, jnp.arange(config.train.batch_size))
+    return Rows(batch, keys, mixup_weights(config, jax.random.fold_in(key, MIXUP)))
+
+
+def split_rows(config: ConfigDict, rows: Rows) -> Rows:
+    """Rows dealt into `train.accumulate` parts, a new first dimension.
+
+    They are dealt in turn, by groups of mixup, so that every device gives rows of its own to every part.
+    """
+    parts, group = config.train.accumulate, config.mixup.group if config.mixup.alpha else 1
+
+    def deal(values: jax.Array, run: int) -> jax.Array:
+        dealt = values.reshape(-1, parts, run, *values.shape[1:]).swapaxes(0, 1)
+        return dealt.reshape(parts, -1, *values.shape[1:])
+
+    batch = {name: deal(values, group) for name, values in rows.batch.items()}
+    return Rows(batch, deal(rows.keys, group), {m: deal(values, 1) for m, values in rows.weights.items()})
+
+
+def make_train_step(config: ConfigDict, mesh: Mesh) -> TrainStep:
     """The jitted training step of a resolved config: (state, batch) to (state, metrics); the old state is consumed."""
-    graph = model_graph(config)
     optimizer, schedule = make_optimizer(config), make_schedule(config)
-    loss_options = {"name": config.loss.name, "smoothing": config.loss.label_smoothing, "on": config.loss.on}
-    loss_options["heads"] = tuple(config.model.head_sizes)
-    seed = config.seed
+    shardings = sharding.state_shardings(mesh, state_shapes(config, mesh))
+    gradient = make_gradient(config, mesh, shardings.params)
 
     def train_step(state: State, batch: dict[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        inputs, labels = mixed(config, jax.random.fold_in(key, MIXUP), model_inputs(state, batch), batch["labels"])
+        rows = draw_rows(config, state.step, batch)
+        # Drawing weights takes a loop until all are drawn: on every device its own, so that none waits for another.
+        rows = rows._replace(weights=jax.lax.with_sharding_constraint(rows.weights, sharding.replicated(mesh)))
+        loss, grads = gradient(state, rows)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = ema.update(config.optim.ema, state.ema, params)
+        metrics = {"loss": loss, "learning_rate": schedule(state.step), "grad_norm": optax.tree.norm(grads)}
+        return state._replace(step=state.step + 1, params=params, opt_state=opt_state, ema=average), metrics
+
+    return jax.jit(
+        train_step,
+        in_shardings=(shardings, sharding.rows_sharding(mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def make_gradient(config: ConfigDict, mesh: Mesh, params_shardings) -> Callable[[State, Rows], tuple[jax.Array, Any]]:
+    """The loss of a batch and its gradient, part by part where the config says so."""
+    graph = model_graph(config)
+    options = {"name": config.loss.name, "smoothing": config.loss.label_smoothing, "on": config.loss.on}
+    options["heads"] = tuple(config.model.head_sizes)
+
+    def of_rows(state: State, rows: Rows) -> tuple[jax.Array, Any]:
+        # Whole examples, each on one device: from here the compiler gathers weights and moves no activations.
+        pair = mixed(model_inputs(state, rows.batch), rows.batch["labels"], rows.weights)
+        inputs, labels = jax.lax.with_sharding_constraint(pair, sharding.rows_sharding(mesh))
 
         def loss_fn(params):
-            outputs = nnx.merge(graph, params)(inputs, key=key)
-            return loss_of(outputs, labels, **loss_options)
+            return loss_of(nnx.merge(graph, params)(inputs, key=rows.keys), labels, **options)
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = {"loss": loss, "learning_rate": schedule(state.step), "grad_norm": optax.tree.norm(grads)}
-        params = optax.apply_updates(state.params, updates)
-        return state._replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        return loss, jax.lax.with_sharding_constraint(grads, params_shardings)
 
-    return jax.jit(train_step, donate_argnums=0)
+    parts = config.train.accumulate
+    if parts == 1:
+        return of_rows
+    by_part, everywhere = NamedSharding(mesh, P(None, sharding.AXES)), sharding.replicated(mesh)
+    places = Rows(by_part, by_part, everywhere)
+
+    def of_parts(state: State, rows: Rows) -> tuple[jax.Array, Any]:
+        split = split_rows(config, rows)
+        split = Rows(*map(jax.lax.with_sharding_constraint, split, places))
+        zeros = jax.tree.map(jnp.zeros_like, (jnp.float32(0), state.params))
+
+        def add(total, part: Rows):
+            return jax.tree.map(jnp.add, total, of_rows(state, part)), None
+
+        total, _ = jax.lax.scan(add, zeros, split)
+        return jax.tree.map(lambda value: value / parts, total)
+
+    return of_parts
 
 
-def make_eval_step(config: ConfigDict, views: int) -> Callable[[State, dict], jax.Array]:
-    """The jitted evaluation step: (state, batch) to (B, K) logits, averaged over `views` neighbouring rows."""
+def make_eval_step(config: ConfigDict, views: int, mesh: Mesh) -> Callable[[State, dict], jax.Array]:
+    """The jitted evaluation step: (state, batch) to (B, K) logits, averaged over `views` neighbouring rows.
+
+    Every host gets the logits of all hosts' rows.
+    """
     graph = model_graph(config)
+    shardings = sharding.state_shardings(mesh, state_shapes(config, mesh))
 
     def eval_step(state: State, batch: dict[str, jax.Array]) -> jax.Array:
-        logits = nnx.merge(graph, state.params)(model_inputs(state, batch))["logits"]
+        logits = nnx.merge(graph, eval_params(state))(model_inputs(state, batch))["logits"]
         return logits.reshape(-1, views, logits.shape[-1]).mean(axis=1)
 
-    return jax.jit(eval_step)
+    return jax.jit(
+        eval_step,
+        in_shardings=(shardings, sharding.rows_sharding(mesh)),
+        out_shardings=sharding.replicated(mesh),
+    )
 
 
 def model_graph(config: ConfigDict) -> nnx.GraphDef:
     """The model without its parameters."""
     return nnx.split(nnx.eval_shape(lambda: MBT(model_config(config), rngs=nnx.Rngs(0))))[0]
-
-
-def place(batch: dict, names: tuple[str, ...]) -> dict[str, jax.Array]:
-    """Puts the named arrays of a batch on the device."""
-    return jax.device_put({name: batch[name] for name in names})

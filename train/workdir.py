@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pathlib
+import socket
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
@@ -32,6 +33,12 @@ def check_same_run(workdir: pathlib.Path, old: ConfigDict, new: ConfigDict) -> N
     """Refuses to go on with a run under another config."""
     if changed := differences(old, new):
         raise UsageError(f"{workdir} holds a run with another config ({'; '.join(changed)}); give another --workdir")
+
+
+def of_process(name: str, process: int) -> str:
+    """A file of one process of a run: of the first one under its plain name, of the others with their number."""
+    stem, _, suffix = name.partition(".")
+    return f"{stem}-{process}.{suffix}" if process else name
 
 
 def write_json(path: pathlib.Path, value: dict) -> None:
@@ -68,12 +75,29 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         file = os.open(workdir / LOCK_FILE, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise UsageError(f"--workdir={workdir}: cannot be written: {error.strerror}") from error
+        raise _unwritable(workdir, error) from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(f"--workdir={workdir}: another mbt-train is writing there; wait for it or stop it") from error
-    else:
+        _hold(workdir, file)
         yield
     finally:
         os.close(file)
+
+
+def _hold(workdir: pathlib.Path, file: int) -> None:
+    """Locks an open file and writes into it who holds it, which a full disk would not take either."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(file, 100).decode().strip()
+        raise UsageError(
+            f"--workdir={workdir}: another mbt-train is writing there ({holder}); wait for it or stop it"
+        ) from error
+    try:
+        os.truncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    except OSError as error:
+        raise _unwritable(workdir, error) from error
+
+
+def _unwritable(workdir: pathlib.Path, error: OSError) -> UsageError:
+    return UsageError(f"--workdir={workdir}: cannot be written: {error.strerror}")

@@ -10,11 +10,15 @@ NAME = "evaluate"
 HELP = "score a trained model"
 
 DESCRIPTION = """\
-Evaluates the newest checkpoint of a run: mAP (mean over classes that have positives), top-1 and top-5.
-The scores are printed and written to DIR/evaluations/SPLIT-Vviews.json.
+Evaluates a checkpoint of a run on a split: mAP, mean AUC and d'; where a clip has one label
+(config.loss.name=ce) top-1 and top-5 too; of a verb and a noun top-1 of each and of the action, the best pair. The
+scores are printed and written to DIR/evaluations/SPLIT-Vviews.json, those of each class to the CSV beside it, which
+`mbt-train compare` takes.
 
 --clips=FILE takes only the clips that a CSV names (split,id; mbt-data diff --common=FILE writes one), so that models
 trained on different snapshots are compared on the same clips. The file's SHA-256 is in the scores, and in their name.
+
+On several machines start the same command on each, as for `mbt-train train`.
 
 examples:
   mbt-train evaluate --workdir=runs/both
@@ -31,6 +35,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_root", metavar="ROOT", help="folder of the dataset, where it has moved")
     parser.add_argument("--clips", type=pathlib.Path, metavar="FILE", help="evaluate only on these clips")
     parser.add_argument("--allow_missing", action="store_true", help="even if the snapshot lacks some of --clips")
+    flags.add_best(parser)
+    flags.add_processes(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -46,8 +52,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         root=args.data_root,
         clips=args.clips,
         allow_missing=args.allow_missing,
+        best=args.best,
+        processes=flags.processes_of(args),
     )
-    if args.json:
+    if args.json and result:
         print(json.dumps(result))
     else:
         printing.print_table(result)

@@ -16,6 +16,27 @@ def add_workdir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of the run")
 
 
+def add_best(parser: argparse.ArgumentParser) -> None:
+    """`--best`."""
+    parser.add_argument(
+        "--best", action="store_true", help="the checkpoint that is best by train.best; default: newest"
+    )
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """The four by which several processes find each other."""
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where several work together")
+    parser.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
+    parser.add_argument("--process_id", type=int, metavar="I", help="of this one, from 0")
+    parser.add_argument("--distributed", action="store_true", help="the same, asking the cluster for all three")
+
+
+def processes_of(args: argparse.Namespace) -> tuple[str | None, int | None, int | None] | None:
+    """What these flags say; None where this process is alone."""
+    given = (args.coordinator, args.num_processes, args.process_id)
+    return given if args.distributed or any(value is not None for value in given) else None
+
+
 def refuse_others(rest: list[str]) -> None:
     """For a command that takes no `--config.KEY=VALUE`.
 

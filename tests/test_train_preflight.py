@@ -1,0 +1,139 @@
+"""What cannot end well does not begin: one line, status 2, before anything is compiled."""
+
+import contextlib
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import pytest
+from train_runs import train_command, write_dataset
+
+from mbt.schemas.manifest import DATASET_FILE, Dataset
+from mbt.train import config as config_lib
+from mbt.train import preflight
+from mbt.train import workdir as workdir_lib
+from mbt.train.checkpoint import Checkpoints
+from mbt.train.errors import UsageError
+from mbt.train.main import main
+from mbt.train.snapshot import load_manifest
+from mbt.train.step import State
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> pathlib.Path:
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture
+def no_compilation():
+    """Fails a test in which anything is compiled."""
+    seen = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: seen.append(name))
+    yield
+    jax.monitoring.clear_event_listeners()
+    assert not [name for name in seen if "backend_compile" in name]
+
+
+def config_of(root: pathlib.Path, *flags: str):
+    command = train_command(root, "unused", *flags)
+    given = config_lib.load_config("demo", [flag for flag in command if flag.startswith("--config.")])
+    manifest = load_manifest(str(root), "latest")
+    config = config_lib.resolve(given, manifest)
+    preflight.freeze_dataset(config, manifest)
+    return config
+
+
+def begun(root: pathlib.Path, workdir: pathlib.Path, *flags: str) -> pathlib.Path:
+    """A workdir as a run leaves it that was killed before its first checkpoint."""
+    workdir.mkdir()
+    workdir_lib.write_config(workdir, config_of(root, *flags))
+    return workdir
+
+
+def refused(capsys, command: list[str]) -> str:
+    """What a command says that is refused."""
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--config.optim.lerning_rate=1"], "--config.optim.lerning_rate: no such key; did you mean"),
+        (
+            ["--config.model.pooling=gap", "--config.mixup.by_modality=True", "--config.mixup.alpha=0.3"],
+            "config.mixup.by_",
+        ),
+        (["--config.train.best=accuracy"], "config.train.best='accuracy': must be one of map, "),
+        (["--config.train.best=map", "--config.data.eval_split="], "needs an evaluation"),
+        (["--config.train.mesh.data=3"], "is not the number of devices"),
+        (["--profile_steps=5"], "--profile_steps=5: must be FIRST:LAST"),
+        (["--profile_steps=5:3"], "--profile_steps=5:3: must be FIRST:LAST"),
+        (["--coordinator=here"], "are given together"),
+    ],
+    ids=["key", "gap", "best", "no-evaluation", "mesh", "profile", "profile-order", "coordinator"],
+)
+def test_a_command_that_cannot_work_writes_nothing(root, tmp_path, capsys, no_compilation, flags, told):
+    assert told in refused(capsys, train_command(root, tmp_path / "run", *flags))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_version_of_the_dataset_is_refused(root, tmp_path, capsys, no_compilation):
+    workdir = begun(root, tmp_path / "run")
+    shutil.copytree(root, tmp_path / "other")
+    path = tmp_path / "other" / DATASET_FILE
+    dataset = json.loads(path.read_text()) | {"encoder": {"jpeg": {"quality": 5}}, "canary": "ab"}
+    path.write_text(Dataset.from_json(json.dumps(dataset)).to_json())
+    line = refused(capsys, train_command(tmp_path / "other", workdir))
+    assert (
+        "other is another version than the run was trained on (canary:  -> ab; encoder.jpeg.quality: None -> 5)" in line
+    )
+    line = refused(capsys, ["evaluate", f"--workdir={workdir}", f"--data_root={tmp_path / 'other'}"])
+    assert "encoder.jpeg.quality: None -> 5" in line
+
+
+def test_a_run_that_goes_on_needs_its_snapshot_and_an_evaluation_only_its_dataset(root):
+    old = config_of(root)
+    new = preflight.identify(str(root), load_manifest(str(root), "latest"))
+    new.amendments = 1
+    preflight.check_dataset(old, new, str(root), same_snapshot=False)
+    with pytest.raises(UsageError, match="amendments: 0 -> 1"):
+        preflight.check_dataset(old, new, str(root), same_snapshot=True)
+
+
+def test_a_checkpoint_of_another_model_is_refused(root, tmp_path, capsys, no_compilation):
+    workdir = begun(root, tmp_path / "run")
+    with contextlib.closing(Checkpoints(workdir, writes=True)) as checkpoints:
+        number = jax.device_put(0)
+        checkpoints.save(State(number, {"kernel": number}, (), {}, number, number))
+    capsys.readouterr()
+    assert "is of another model" in refused(capsys, train_command(root, workdir))
+    assert "is of another model" in refused(capsys, ["evaluate", f"--workdir={workdir}"])
+
+
+def test_a_workdir_that_is_no_folder_is_refused(root, tmp_path, capsys, no_compilation):
+    (tmp_path / "file").touch()
+    assert "cannot be written: Not a directory" in refused(capsys, train_command(root, tmp_path / "file" / "run"))
+
+
+MOUNTED = 'mount -t tmpfs -o size=$1,$2 tmpfs "$3" && shift 3 && exec "$@"'
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "told"),
+    [("200k", "rw", "MiB free, 3 checkpoints of 1 MiB need 4 MiB"), ("8m", "ro", "cannot be written: Read-only")],
+    ids=["full", "read-only"],
+)
+def test_a_disk_without_room_is_refused(root, tmp_path, size, mode, told):
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNTED, "sh", size, mode, str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    command = [sys.executable, "-m", "mbt.train.main", *train_command(root, tmp_path / "run")]
+    ended = subprocess.run([*unshare, *command], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert told in line

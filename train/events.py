@@ -1,0 +1,33 @@
+"""TensorBoard's files, from which a resumed run takes back what came after its checkpoint."""
+
+import pathlib
+from collections.abc import Iterator
+
+from tensorboard.compat.proto.event_pb2 import Event
+
+from mbt.schemas import tfrecord
+
+
+def truncate(folder: pathlib.Path, step: int) -> None:
+    """Drops the events after a step, and a last one that was cut short; a file with no points left is deleted."""
+    for path in sorted(folder.glob("*tfevents*")):
+        kept = [record for record in _whole_records(path) if Event.FromString(record).step <= step]
+        if any(Event.FromString(record).HasField("summary") for record in kept):
+            temporary = folder / "kept.tmp"  # a name that TensorBoard does not read
+            temporary.write_bytes(b"".join(_framed(record) for record in kept))
+            temporary.replace(path)
+        else:
+            path.unlink()
+
+
+def _whole_records(path: pathlib.Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        try:
+            yield from tfrecord.read_records(file)
+        except tfrecord.CorruptRecordError:
+            return  # the process died while it wrote this one
+
+
+def _framed(record: bytes) -> bytes:
+    header, footer = tfrecord.frame(record)
+    return header + record + footer
