@@ -163,11 +163,9 @@ def test_an_imported_checkpoint_is_evaluated(root, checkpoint, tmp_path):
     model = MBT(scenic_config(arrays, fusion_layer=1, shapes=config_lib.input_shapes(config)), rngs=nnx.Rngs(0))
     load_scenic(model, arrays)
     records = Records(root, find_split(load_manifest(root, "latest"), "split", "test"))
-    correct = 0
+    state, correct = init_state(config, make_mesh(config)), 0
     for batch in eval_batches(make_reader(records, config), config, 1):
-        inputs = model_inputs(
-            init_state(config, make_mesh(config)), {m: jnp.asarray(batch[m]) for m in config.modalities}
-        )
+        inputs = model_inputs(state, {m: jnp.asarray(batch[m]) for m in config.modalities})
         inputs["spectrogram"] = jnp.repeat(inputs["spectrogram"], 3, axis=-1)
         hits = model(inputs)["logits"].argmax(-1) == batch["labels"].argmax(-1)
         correct += int((np.asarray(hits) & (batch["weights"] > 0)).sum())

@@ -170,7 +170,10 @@ def make_train_step(config: ConfigDict, mesh: Mesh) -> TrainStep:
     gradient = make_gradient(config, mesh, shardings.params)
 
     def train_step(state: State, batch: dict[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
-        loss, grads = gradient(state, draw_rows(config, state.step, batch))
+        rows = draw_rows(config, state.step, batch)
+        # Drawing weights takes a loop until all are drawn: on every device its own, so that none waits for another.
+        rows = rows._replace(weights=jax.lax.with_sharding_constraint(rows.weights, sharding.replicated(mesh)))
+        loss, grads = gradient(state, rows)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = ema.update(config.optim.ema, state.ema, params)
@@ -192,7 +195,9 @@ def make_gradient(config: ConfigDict, mesh: Mesh, params_shardings) -> Callable[
     options["heads"] = tuple(config.model.head_sizes)
 
     def of_rows(state: State, rows: Rows) -> tuple[jax.Array, Any]:
-        inputs, labels = mixed(model_inputs(state, rows.batch), rows.batch["labels"], rows.weights)
+        # Whole examples, each on one device: from here the compiler gathers weights and moves no activations.
+        pair = mixed(model_inputs(state, rows.batch), rows.batch["labels"], rows.weights)
+        inputs, labels = jax.lax.with_sharding_constraint(pair, sharding.rows_sharding(mesh))
 
         def loss_fn(params):
             return loss_of(nnx.merge(graph, params)(inputs, key=rows.keys), labels, **options)
@@ -203,10 +208,12 @@ def make_gradient(config: ConfigDict, mesh: Mesh, params_shardings) -> Callable[
     parts = config.train.accumulate
     if parts == 1:
         return of_rows
-    by_part = NamedSharding(mesh, P(None, sharding.AXES))
+    by_part, everywhere = NamedSharding(mesh, P(None, sharding.AXES)), sharding.replicated(mesh)
+    places = Rows(by_part, by_part, everywhere)
 
     def of_parts(state: State, rows: Rows) -> tuple[jax.Array, Any]:
-        split = jax.lax.with_sharding_constraint(split_rows(config, rows), by_part)
+        split = split_rows(config, rows)
+        split = Rows(*map(jax.lax.with_sharding_constraint, split, places))
         zeros = jax.tree.map(jnp.zeros_like, (jnp.float32(0), state.params))
 
         def add(total, part: Rows):

@@ -1,0 +1,86 @@
+"""Several devices and several processes give the losses of one."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mbt.train import distributed
+from mbt.train.errors import UsageError
+
+PROGRAM = pathlib.Path(__file__).with_name("train_steps.py")
+STEPS = 20
+PLAIN = {"model.stochastic_depth": 0.3}
+MIXED = PLAIN | {"mixup.alpha": 0.3, "mixup.group": 2, "mixup.by_modality": True, "train.accumulate": 2}
+
+
+def start(devices: int, **words) -> subprocess.Popen:
+    """A process with so many CPU devices. Its programs are compiled without optimization, which takes half the time."""
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    return subprocess.Popen(
+        [sys.executable, PROGRAM, json.dumps({"steps": STEPS} | words)],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> dict:
+    out, error = process.communicate(timeout=1500)
+    assert process.returncode == 0, error[-2000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def same_losses(result: dict, reference: dict) -> None:
+    one = reference["losses"][0]
+    assert len(one) == STEPS and one[-1] < 0.8 * one[0]  # a run that converges
+    for losses in result["losses"]:
+        np.testing.assert_allclose(losses, one, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [PLAIN, MIXED], ids=["plain", "mixed"])
+def test_eight_devices_in_every_mesh_give_the_losses_of_one(config):
+    one = finish(start(1, meshes=[[1, 1]], config=config))
+    eight = finish(start(8, meshes=[[8, 1], [1, 8], [4, 2], [2, 4]], config=config))
+    assert (one["devices"], eight["devices"]) == (1, 8)
+    same_losses(eight, one)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one():
+    one = start(1, meshes=[[1, 1]], config=MIXED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = {"meshes": [[4, 1], [2, 2]], "config": MIXED, "coordinator": address, "processes": 2}
+    two = [start(2, process=number, **words) for number in range(2)]
+    results = [finish(process) for process in two]
+    assert [(result["devices"], result["hosts"]) for result in results] == [(4, 2)] * 2
+    reference = finish(one)
+    for result in results:
+        same_losses(result, reference)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (("localhost:1234", None, None), "given together"),
+        (("localhost", 2, 0), "must be HOST:PORT"),
+        (("localhost:1234", 2, 2), "must be from 0 to 1"),
+        ((None, None, None), "did not find each other: "),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(given, reason):
+    with pytest.raises(UsageError, match=reason):
+        distributed.start(*given)
+
+
+def test_a_process_alone_is_the_only_host():
+    assert (distributed.host(), distributed.hosts()) == (0, 1)
