@@ -71,10 +71,18 @@ def decode_frames(jpegs: tf.Tensor, box: tf.Tensor, frames: int, side: int) -> t
     Returns:
       (frames, side, side, 3) uint8.
     """
-    decode = tf.image.decode_and_crop_jpeg  # decodes only the rows and columns that the crop needs
-    images = [decode(jpegs[i], box, channels=3, dct_method="INTEGER_ACCURATE") for i in range(frames)]
-    scaled = tf.image.resize(tf.stack(images), [side, side])
-    return tf.cast(tf.round(scaled), tf.uint8)
+    return scale(decode_box(jpegs, box, frames), side)
+
+
+def decode_box(jpegs: tf.Tensor, box: tf.Tensor, frames: int) -> tf.Tensor:
+    """The box of every frame, (frames, height, width, 3) uint8; only its rows and columns are decoded."""
+    decode = tf.image.decode_and_crop_jpeg
+    return tf.stack([decode(jpegs[i], box, channels=3, dct_method="INTEGER_ACCURATE") for i in range(frames)])
+
+
+def scale(frames: tf.Tensor, side: int) -> tf.Tensor:
+    """Bilinear, (F, h, w, 3) to (F, side, side, 3) uint8."""
+    return tf.cast(tf.round(tf.image.resize(frames, [side, side])), tf.uint8)
 
 
 def random_flip(frames: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -37,8 +37,10 @@ def color_jitter(frames: jax.Array, seeds: jax.Array, probability: float, drop: 
     frames = frames.astype(jnp.float32)
     means = frames.mean(axis=(1, 2, 3))
     matrices, offsets = jax.vmap(lambda seed, mean: draw_affine(seed, mean, probability, drop))(seeds, means)
-    turned = jnp.einsum("bfhwc,bdc->bfhwd", frames, matrices, precision=jax.lax.Precision.HIGHEST)
-    return jnp.clip(turned + offsets[:, None, None, None], 0, 255)
+    m, b = matrices[:, None, None, None], offsets[:, None, None, None]
+    # Written out, because a product with so small a matrix is four times slower on a CPU and inexact on some devices.
+    turned = sum((frames[..., c : c + 1] * m[..., c] for c in range(3)), start=b)
+    return jnp.clip(turned, 0, 255)
 
 
 def draw_affine(seed: jax.Array, mean: jax.Array, probability: float, drop: float) -> tuple[jax.Array, jax.Array]:
@@ -71,4 +73,4 @@ def _hue(turns: jax.Array) -> jax.Array:
     c, s = jnp.cos(2 * jnp.pi * turns), jnp.sin(2 * jnp.pi * turns)
     zero, one = jnp.zeros_like(c), jnp.ones_like(c)
     turn = jnp.stack([jnp.stack([one, zero, zero]), jnp.stack([zero, c, -s]), jnp.stack([zero, s, c])])
-    return _FROM_YIQ @ turn @ _TO_YIQ
+    return jnp.asarray(_FROM_YIQ) @ turn @ jnp.asarray(_TO_YIQ)

@@ -84,7 +84,10 @@ class Reader:
           RunError: a record has labels that the model cannot take, a shard is gone, or a record is damaged and not to
             be replaced.
         """
-        batch = {name: np.empty((len(numbers), *shape), self.columns[name]) for name, shape in self._shapes().items()}
+        shapes = self._shapes()
+        batch: dict[str, np.ndarray] = {
+            name: np.empty((len(numbers), *shapes[name]), dtype) for name, dtype in self.columns.items()
+        }
 
         def read_row(row: int) -> None:
             asked, key = int(numbers[row]), (int(epochs[row]), int(slots[row]))
@@ -101,9 +104,9 @@ class Reader:
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one row of each column."""
-        shapes = dict.fromkeys(self.columns, ()) | {"labels": (self._targets.num_classes,)}
-        shapes |= {"jpegs": (len(self._window.frame_offsets),), "sizes": (2,), "mel": (self._window.mel_rows, MEL_BINS)}
-        return {name: shapes[name] for name in self.columns}
+        window, shapes = self._window, dict[str, tuple[int, ...]].fromkeys(self.columns, ())
+        shapes |= {"labels": (self._targets.num_classes,), "sizes": (2,)}
+        return shapes | {"jpegs": (len(window.frame_offsets),), "mel": (window.mel_rows, MEL_BINS)}
 
     def _read_intact(self, number: int, positions, key: tuple[int, int], columns: dict, random: bool) -> int:
         """Reads a record, or what replaces it; returns the number of the one read."""

@@ -63,7 +63,16 @@ def train_batches(
       UsageError: the batch cannot be shared out equally.
       RunError: while reading; see `Reader.read`.
     """
-    size = _share(config, "batch_size", hosts)
+    plan = train_plan(reader, config, first_step, host=host, hosts=hosts)
+    size, example = _share(config, "batch_size", hosts), functools.partial(_train_example, config=config)
+    return _batches(plan, reader, size, example, random=True)
+
+
+def train_plan(
+    reader: Reader, config: ConfigDict, first_step: int = 0, *, host: int = 0, hosts: int = 1
+) -> tf.data.Dataset:
+    """What each of a host's batches is to hold: per row its record, epoch and slot, its seed, where its windows lie."""
+    _share(config, "batch_size", hosts)
     records_of = _order(reader, config)
 
     def rows(step):
@@ -80,8 +89,7 @@ def train_batches(
         seeds, positions = tf.map_fn(draw, (epochs, records, slots), fn_output_signature=(tf.int64, tf.float64))
         return {"asked": records, "epochs": epochs, "slots": slots, "keys": seeds, "positions": positions}
 
-    steps = tf.data.Dataset.range(first_step, config.train.steps)
-    return _batches(steps.map(rows), reader, size, functools.partial(_train_example, config=config), random=True)
+    return tf.data.Dataset.range(first_step, config.train.steps).map(rows)
 
 
 def eval_batches(reader: Reader, config: ConfigDict, views: int, *, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
