@@ -4,7 +4,7 @@ import contextlib
 import math
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from mbt.train.checkpoint import Checkpoints
 from mbt.train.errors import RunError
 from mbt.train.evaluate import Evaluator
 from mbt.train.metrics import Metrics
-from mbt.train.records import Batch, make_reader, train_batches
+from mbt.train.records import make_reader, train_batches
 from mbt.train.sharding import make_mesh, placed
 from mbt.train.snapshot import Records
 from mbt.train.step import State, init_state, make_train_step, state_shapes
@@ -68,7 +68,7 @@ def _steps(
         yield step, state, values
 
 
-def _next(batches: Iterator[tuple[Batch, dict]], metrics: Metrics) -> tuple[Batch, dict]:
+def _next(batches: Iterator[tuple[Mapping, dict]], metrics: Metrics) -> tuple[Mapping, dict]:
     start = time.perf_counter()
     batch = next(batches)
     metrics.waited(time.perf_counter() - start)
