@@ -51,9 +51,9 @@ def test_eight_devices_give_the_losses_of_one(straight):
 def test_accumulation_changes_nothing(straight):
     """Neither what is drawn, nor the gradient that is clipped."""
     _, metrics = train(tiny_config(**FULL, **{"train.accumulate": 4}), 20)
-    for name in ("loss", "grad_norm"):
+    for name, tolerance in (("loss", 2e-5), ("grad_norm", 1e-3)):
         values = [[each[name] for each in run] for run in (metrics, straight[1])]
-        np.testing.assert_allclose(*values, rtol=2e-5, err_msg=name)
+        np.testing.assert_allclose(*values, rtol=tolerance, err_msg=name)
     assert max(each["grad_norm"] for each in metrics) > 0.5  # or the clip would not have been tried
 
 
