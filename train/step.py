@@ -215,12 +215,11 @@ def make_gradient(config: ConfigDict, mesh: Mesh, params_shardings) -> Callable[
     parts = config.train.accumulate
     if parts == 1:
         return of_rows
-    by_part, everywhere = NamedSharding(mesh, P(None, sharding.AXES)), sharding.replicated(mesh)
-    places = Rows(by_part, by_part, everywhere)
+    by_part = NamedSharding(mesh, P(None, sharding.AXES))
 
     def of_parts(state: State, rows: Rows) -> tuple[jax.Array, Any]:
         split = split_rows(config, rows)
-        split = Rows(*map(jax.lax.with_sharding_constraint, split, places))
+        split = split._replace(batch=jax.lax.with_sharding_constraint(split.batch, by_part))
         zeros = jax.tree.map(jnp.zeros_like, (jnp.float32(0), state.params))
 
         def add(total, part: Rows):
