@@ -12,6 +12,7 @@ from mbt.train.metrics import Metrics, NoMetrics, read_lines
 
 
 def write(workdir: pathlib.Path, first: int, last: int, total: int = 20, log_every: int = 2, wait: float = 0.0) -> None:
+    workdir.mkdir(exist_ok=True)
     metrics = Metrics(workdir, first, total, log_every)
     for step in range(first + 1, last + 1):
         time.sleep(0.002)

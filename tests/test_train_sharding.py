@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 from train_steps import tiny_batch, tiny_config
 
 from mbt.train import sharding, step
+from mbt.train.config import default_config
 from mbt.train.errors import UsageError
 
 SIZES = {"data": 2, "fsdp": 4}
@@ -74,7 +75,7 @@ def test_a_run_that_fits_is_not_refused():
     ids=["bottleneck", "cross_attention", "self_attention"],
 )
 def test_rules_cover_every_parameter_and_the_optimizer_follows(changes):
-    by_path = specs(tiny_config(**changes, **{"optim.ema": 0.9}))
+    by_path = specs(tiny_config(**changes, **{"optim.name": "adamw", "optim.ema": 0.9}))
     params = {path.removeprefix("params/"): spec for path, spec in by_path.items() if path.startswith("params/")}
     split = {path for path, spec in params.items() if "fsdp" in spec}
     assert split == {path for path in params if path.endswith("/kernel") and not path.startswith("tokens/")}
@@ -85,13 +86,16 @@ def test_rules_cover_every_parameter_and_the_optimizer_follows(changes):
 
 
 def test_a_split_state_takes_its_share_of_every_device():
-    config = tiny_config(**{"model.width": 64, "model.mlp_dim": 256, "model.depth": 4, "optim.name": "sgd"})
+    """Of the paper's model, on 4 devices along `fsdp`: 2 % is left whole, as docs/sharding.md says."""
+    config = default_config()
+    config.data.update(mel_mean=0.0, mel_stddev=1.0)
+    config.train.steps, config.model.num_classes = 1, 527
     shapes = step.state_shapes(config, sharding.make_mesh(config))
     places = jax.tree.leaves(sharding.state_shardings(MESH, shapes).params)
     pairs = list(zip(jax.tree.leaves(shapes.params), places, strict=True))
     whole = sum(leaf.size for leaf, _ in pairs)
     share = sum(np.prod(place.shard_shape(leaf.shape)) for leaf, place in pairs)
-    assert 0.25 <= share / whole < 0.32
+    assert 0.25 <= share / whole < 0.25 + 0.75 * 0.02
 
 
 def test_a_parameter_without_a_rule_is_an_error():

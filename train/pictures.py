@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mbt.train.modalities import RGB, SPECTROGRAM
 from mbt.train.sharding import replicated
-from mbt.train.step import State, draw_rows, mixed, model_inputs
+from mbt.train.step import State, draw_rows, train_inputs
 
 CLIPS = 8
 # The spectrogram has mean 0 and standard deviation 1: what is this far from the mean is black or white.
@@ -23,8 +23,7 @@ def make_seen(config: ConfigDict, mesh: Mesh) -> Callable[[State, dict], dict[st
     """The jitted function from (state, batch) to the inputs of the first clips in that step, on every host."""
 
     def seen(state: State, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        rows = draw_rows(config, state.step, batch)
-        inputs, _ = mixed(model_inputs(state, rows.batch), rows.batch["labels"], rows.weights)
+        inputs, _ = train_inputs(config, state, draw_rows(config, state.step, batch))
         return {name: values[:CLIPS] for name, values in inputs.items()}
 
     return jax.jit(seen, out_shardings=replicated(mesh))

@@ -16,6 +16,7 @@ from mbt.model.vit_weights import load_vit, read_vit
 from mbt.model.weights import WeightsError
 from mbt.train import ema, sharding
 from mbt.train.config import model_config
+from mbt.train.device_augment import augment_on_device
 from mbt.train.errors import UsageError
 from mbt.train.loss import loss_of
 from mbt.train.mixup import draw_weights, mix_batch
@@ -140,6 +141,12 @@ class Rows(NamedTuple):
     weights: dict[str, jax.Array]
 
 
+def train_inputs(config: ConfigDict, state: State, rows: Rows):
+    """What the model gets in training, augmented, scaled and mixed, and its labels as `mixed` gives them."""
+    batch = augment_on_device(config, rows.batch)
+    return mixed(model_inputs(state, batch), batch["labels"], rows.weights)
+
+
 def draw_rows(config: ConfigDict, step: jax.Array, batch: dict[str, jax.Array]) -> Rows:
     """Everything that a step draws: a function of the seed, the step and the row, wherever the row lies."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
@@ -196,7 +203,7 @@ def make_gradient(config: ConfigDict, mesh: Mesh, params_shardings) -> Callable[
 
     def of_rows(state: State, rows: Rows) -> tuple[jax.Array, Any]:
         # Whole examples, each on one device: from here the compiler gathers weights and moves no activations.
-        pair = mixed(model_inputs(state, rows.batch), rows.batch["labels"], rows.weights)
+        pair = train_inputs(config, state, rows)
         inputs, labels = jax.lax.with_sharding_constraint(pair, sharding.rows_sharding(mesh))
 
         def loss_fn(params):
@@ -208,12 +215,11 @@ def make_gradient(config: ConfigDict, mesh: Mesh, params_shardings) -> Callable[
     parts = config.train.accumulate
     if parts == 1:
         return of_rows
-    by_part, everywhere = NamedSharding(mesh, P(None, sharding.AXES)), sharding.replicated(mesh)
-    places = Rows(by_part, by_part, everywhere)
+    by_part = NamedSharding(mesh, P(None, sharding.AXES))
 
     def of_parts(state: State, rows: Rows) -> tuple[jax.Array, Any]:
         split = split_rows(config, rows)
-        split = Rows(*map(jax.lax.with_sharding_constraint, split, places))
+        split = split._replace(batch=jax.lax.with_sharding_constraint(split.batch, by_part))
         zeros = jax.tree.map(jnp.zeros_like, (jnp.float32(0), state.params))
 
         def add(total, part: Rows):
