@@ -17,6 +17,7 @@ SMALL = {
     "build_memory.py": ["--clips=1,2"],
     "planning.py": ["--rows=5000"],
     "jpeg_quality.py": ["MEDIA"],
+    "loader.py": ["--clips=4", "--steps=1"],
     "model_speed.py": ["--rounds=1", "--sizes=demo"],
     "train_step.py": ["--rounds=1", "--model=tiny"],
 }

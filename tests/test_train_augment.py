@@ -3,26 +3,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from loading import both_ways, jpeg
 
 from mbt.train import augment
 
 
-def both_ways(function, *tensors):
-    """The result, after checking that tf.data gives the same."""
-    tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
-    eager = function(*tensors).numpy()
-    dataset = tf.data.Dataset.from_tensors(tuple(tensors)).map(function)
-    (mapped,) = dataset.as_numpy_iterator()
-    np.testing.assert_array_equal(mapped, eager)
-    return eager
-
-
 def seed(number: int) -> tf.Tensor:
     return augment.fold(augment.run_seed(0), number)
-
-
-def jpeg(image: np.ndarray) -> bytes:
-    return tf.io.encode_jpeg(image, quality=95).numpy()
 
 
 def test_seeds_differ_by_every_number():
@@ -43,24 +30,6 @@ def test_frames_at_the_papers_strides(seconds, stride):
 
 def test_frame_offsets_survive_rounding():
     np.testing.assert_array_equal(augment.frame_offsets(25 * 1.16, 29), np.arange(29))  # 1.16 * 25 is 28.999...
-
-
-def test_random_starts_cover_every_place_once_in_range():
-    starts = {
-        int(both_ways(lambda s: augment.random_start(tf.constant(60), 50, s), seed(number))) for number in range(200)
-    }
-    assert starts == set(range(11))
-
-
-def test_a_short_clip_starts_at_its_beginning():
-    assert augment.random_start(tf.constant(20), 50, seed(0)) == 0
-    np.testing.assert_array_equal(augment.view_starts(tf.constant(20), 50, 3), [0, 0, 0])
-
-
-@pytest.mark.parametrize(("views", "starts"), [(1, [0]), (2, [0, 50]), (3, [0, 25, 50]), (4, [0, 17, 33, 50])])
-def test_views_are_spread_over_the_clip(views, starts):
-    got = both_ways(lambda n: augment.view_starts(n, 200, views), np.int64(250))
-    np.testing.assert_array_equal(got, starts)
 
 
 def test_random_boxes_lie_inside_and_have_the_asked_area():

@@ -4,66 +4,25 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from loading import LABELS, fake_clip, frame, make_config, reader_of
 
 from mbt.schemas.fakes import FakeClip, write_snapshot
-from mbt.train.config import default_config, resolve
 from mbt.train.errors import RunError, UsageError
-from mbt.train.records import eval_batches, make_reader, slots, train_batches
+from mbt.train.records import eval_batches, train_batches
 from mbt.train.snapshot import Records, find_split, load_manifest
-
-FRAMES = 60
-SIZE = (24, 32)
-
-
-def frame(clip: int, number: int) -> np.ndarray:
-    """A picture whose shade names its clip and number."""
-    return np.full((*SIZE, 3), 20 * clip + 3 * (number % 6), np.uint8)
-
-
-def fake_clip(number: int, frames: int = FRAMES, labels: tuple[int, ...] | None = None) -> FakeClip:
-    rows = np.arange(4 * frames)[:, None] + np.linspace(0, 0.5, 128) + 1000 * number
-    return FakeClip(
-        id=f"clip-{number}",
-        jpegs=[tf.io.encode_jpeg(frame(number, i), quality=100).numpy() for i in range(frames)],
-        size=SIZE,
-        mel=rows.astype(np.float32),
-        labels=(number % 3,) if labels is None else labels,
-    )
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("dataset")
     clips = [fake_clip(number) for number in range(7)]
-    write_snapshot(root, {"train": clips, "test": [*clips[:4], fake_clip(8, frames=10)]}, ("a", "b", "c"))
+    write_snapshot(root, {"train": clips, "test": [*clips[:4], fake_clip(8, frames=10)]}, LABELS)
     return root
-
-
-def make_config(root, **data):
-    config = default_config()
-    config.data.update(root=str(root), seconds=1.0, frames=2, crop=16, eval_crop=1.0, **data)
-    config.train.update(batch_size=4, eval_batch_size=2, steps=5)
-    return resolve(config, load_manifest(str(root), "latest"))
-
-
-def reader_of(root, config, split="train"):
-    return make_reader(Records(str(root), load_manifest(str(root), "latest").splits[split]), config)
 
 
 def written(number: int) -> int:
     """The clip at a record number: clips go to the two shards in turn."""
     return [0, 2, 4, 6, 1, 3, 5][number]
-
-
-@pytest.mark.parametrize("total", [1, 2, 7, 100, 1001])
-def test_every_record_once_an_epoch_and_every_epoch_anew(total):
-    records, epochs = slots(tf.constant(0, tf.int64), 3 * total, total, seed=5)
-    np.testing.assert_array_equal(epochs, np.repeat([0, 1, 2], total))
-    by_epoch = records.numpy().reshape(3, total)
-    for order in by_epoch:
-        np.testing.assert_array_equal(np.sort(order), np.arange(total))
-    assert total < 7 or len({tuple(order) for order in by_epoch}) == 3
 
 
 def test_batches_hold_what_was_written(root):
@@ -89,9 +48,7 @@ def test_a_resumed_loader_goes_on_with_the_same_batches(root):
     straight = list(train_batches(reader_of(root, config), config))
     resumed = list(train_batches(reader_of(root, config), config, first_step=2))
     assert len(straight) == 5
-    for one, other in zip(straight[2:], resumed, strict=True):
-        for name, values in one.items():
-            np.testing.assert_array_equal(values, other[name])
+    equal_batches(straight[2:], resumed)
 
 
 def test_the_seed_decides(root):
@@ -120,6 +77,7 @@ def test_a_short_clip_holds_its_last_frame_and_is_filled_with_the_mean(root):
     np.testing.assert_allclose(mel[:40, 0, 0], 8000 + np.arange(40))
     np.testing.assert_allclose(mel[40:], config.data.mel_mean, rtol=1e-6)
     np.testing.assert_allclose(rows[1]["rgb"][short][1], frame(8, 9)[0, 0, 0], atol=2)
+    assert (rows[1]["rgb_valid"][short], rows[1]["spectrogram_valid"][short]) == (0.5, np.float32(0.4))
 
 
 @pytest.mark.parametrize("modality", ["rgb", "spectrogram"])
@@ -130,19 +88,81 @@ def test_one_modality_reads_nothing_of_the_other(root, modality):
     assert {"rgb", "spectrogram"} & batch.keys() == {modality}
 
 
-def one_clip(tmp_path, clip: FakeClip):
-    write_snapshot(tmp_path, {"train": [clip], "test": []}, ("a", "b", "c"), num_shards=1)
+def equal_batches(some, others):
+    for one, other in zip(some, others, strict=True):
+        assert one.keys() == other.keys()
+        for name, values in one.items():
+            np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+def joined(of_hosts: list[list[dict]]) -> list[dict]:
+    """The batches of all hosts, side by side."""
+    steps = zip(*of_hosts, strict=True)
+    return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in steps]
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "class_balanced"])
+def test_hosts_together_make_the_batches_of_one(root, sampling):
+    config = make_config(root, sampling=sampling)
+    alone = list(train_batches(reader_of(root, config), config))
+    hosts = [list(train_batches(reader_of(root, config), config, host=host, hosts=2)) for host in range(2)]
+    assert hosts[0][0]["rgb"].shape[0] == 2
+    equal_batches(joined(hosts), alone)
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_hosts_evaluate_every_clip_once_in_equally_many_batches(root, hosts):
+    config = make_config(root)
+    config.train.eval_batch_size = 4  # the five clips fill the second batch to a quarter
+    parts = [list(eval_batches(reader_of(root, config, "test"), config, 2, host=h, hosts=hosts)) for h in range(hosts)]
+    assert [len(part) for part in parts] == [2] * hosts
+    rows = joined(parts)
+    counted = np.concatenate([batch["records"][batch["weights"] > 0] for batch in rows])
+    np.testing.assert_array_equal(counted, np.repeat(np.arange(5), 2))
+
+
+def test_a_batch_that_hosts_cannot_share_is_refused(root):
+    config = make_config(root)
+    with pytest.raises(UsageError, match=r"config\.train\.batch_size=4: must be a multiple of the 3 hosts"):
+        train_batches(reader_of(root, config), config, hosts=3)
+    with pytest.raises(UsageError, match=r"config\.train\.eval_batch_size=2: must be a multiple"):
+        eval_batches(reader_of(root, config), config, 1, hosts=3)
+
+
+def test_a_spectrogram_is_masked_with_the_frozen_mean(root):
+    config = make_config(root)
+    plain = next(train_batches(reader_of(root, config), config))["spectrogram"]
+    config.data.spec_augment.update(time_masks=1, frequency_masks=1, time_rows=50)
+    masked = next(train_batches(reader_of(root, config), config))["spectrogram"]
+    changed = masked != plain
+    assert changed.any()
+    np.testing.assert_allclose(masked[changed], config.data.mel_mean, rtol=1e-6)
+
+
+def test_a_short_clip_repeats_itself_where_the_config_says_so(root):
+    config = make_config(root, short="loop", frames=5)
+    rows = list(eval_batches(reader_of(root, config, "test"), config, views=1))
+    short = np.flatnonzero(rows[1]["records"] == 2)[0]
+    mel = rows[1]["spectrogram"][short]
+    np.testing.assert_allclose(mel[:, 0, 0], 8000 + np.arange(100) % 40)  # 10 frames, 40 rows
+    for shades, number in zip(rows[1]["rgb"][short], (0, 5, 0, 5, 0), strict=True):  # frames 0, 5, 10, 15, 20
+        np.testing.assert_allclose(shades, frame(8, number)[0, 0, 0], atol=2)
+    assert rows[1]["rgb_valid"][short] == np.float32(2 / 5)
+    assert rows[1]["spectrogram_valid"][short] == np.float32(0.4)
+
+
+def test_frames_at_a_fixed_stride_with_sound_of_another_length(root):
+    config = make_config(root, frames=4, stride=2.0, alignment="proportion")
+    batch = next(eval_batches(reader_of(root, config, "test"), config, views=2))
+    rows = batch["spectrogram"][:2, 0, 0, 0]
+    np.testing.assert_array_equal(rows, [0, 140])  # of 240 rows the last 100; of 60 frames the last 8
+    for shades, number in zip(batch["rgb"][1], (52, 54, 56, 58), strict=True):
+        np.testing.assert_allclose(shades, frame(0, number)[0, 0, 0], atol=2)
+
+
+def one_clip(tmp_path, clip: FakeClip, labels=LABELS):
+    write_snapshot(tmp_path, {"train": [clip], "test": []}, labels, num_shards=1)
     return make_config(tmp_path)
-
-
-def test_a_damaged_record_is_named(tmp_path):
-    config = one_clip(tmp_path, fake_clip(0))
-    (shard,) = tmp_path.glob("shards/train*.tfrecord")
-    data = bytearray(shard.read_bytes())
-    data[::50] = bytes(len(data[::50]))
-    shard.write_bytes(data)
-    with pytest.raises(RunError, match=r"train-00000\.tfrecord, clip clip-0: .* checksum"):
-        next(train_batches(reader_of(tmp_path, config), config))
 
 
 @pytest.mark.parametrize("labels", [(), (0, 2)])
@@ -151,8 +171,20 @@ def test_cross_entropy_needs_one_label(tmp_path, labels):
     batch = next(train_batches(reader_of(tmp_path, config), config))
     np.testing.assert_array_equal(np.flatnonzero(batch["labels"][0]), labels)
     config.loss.name = "ce"
-    with pytest.raises(RunError, match=r"clip clip-0: has \d labels"):
+    with pytest.raises(RunError, match=r"clip clip-0: has \d labels; .* use bce"):
         next(train_batches(reader_of(tmp_path, config), config))
+
+
+def test_two_heads_need_one_label_each(tmp_path):
+    classes = tuple("abcde")
+    config = one_clip(tmp_path / "right", fake_clip(0, labels=(1, 2)), classes)  # of the heads {0, 1} and {2, 3, 4}
+    config.loss.name = "ce"
+    config.model.head_sizes = (2, 3)
+    batch = next(train_batches(reader_of(tmp_path / "right", config), config))
+    np.testing.assert_array_equal(batch["labels"][0], [0, 1, 1, 0, 0])
+    one_clip(tmp_path / "wrong", fake_clip(0, labels=(0, 1)), classes)
+    with pytest.raises(RunError, match="has 2 labels of head 0"):
+        next(train_batches(reader_of(tmp_path / "wrong", config), config))
 
 
 def test_a_missing_or_cut_shard_is_found_at_the_start(tmp_path):

@@ -1,4 +1,4 @@
-"""Windows, crops and flips: plain functions, the same eagerly and inside `tf.data`.
+"""Crops and flips of frames: plain functions, the same eagerly and inside `tf.data`.
 
 Every draw is stateless: a function of its seed, and the seed one of (run, epoch, record).
 """
@@ -19,18 +19,6 @@ def fold(seed: tf.Tensor, *numbers: tf.Tensor | int) -> tf.Tensor:
     for number in numbers:
         seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int64))
     return seed
-
-
-def random_start(num_frames: tf.Tensor, window: int, seed: tf.Tensor) -> tf.Tensor:
-    """First frame of a random window of a clip; 0 where the clip is shorter than the window."""
-    starts = tf.maximum(tf.cast(num_frames, tf.int64) - window, 0) + 1
-    return tf.random.stateless_uniform([], seed, maxval=starts, dtype=tf.int64)
-
-
-def view_starts(num_frames: tf.Tensor, window: int, views: int) -> tf.Tensor:
-    """First frames of the windows of an evaluation, (views,): linspace(0, T - t, views), to the nearest frame."""
-    slack = tf.maximum(tf.cast(num_frames, tf.float64) - window, 0)
-    return tf.cast(tf.round(tf.linspace(tf.zeros([], tf.float64), slack, views)), tf.int64)
 
 
 def frame_offsets(window: float, frames: int) -> np.ndarray:
@@ -83,12 +71,23 @@ def decode_frames(jpegs: tf.Tensor, box: tf.Tensor, frames: int, side: int) -> t
     Returns:
       (frames, side, side, 3) uint8.
     """
-    decode = tf.image.decode_and_crop_jpeg  # decodes only the rows and columns that the crop needs
-    images = [decode(jpegs[i], box, channels=3, dct_method="INTEGER_ACCURATE") for i in range(frames)]
-    scaled = tf.image.resize(tf.stack(images), [side, side])
-    return tf.cast(tf.round(scaled), tf.uint8)
+    return scale(decode_box(jpegs, box, frames), side)
+
+
+def decode_box(jpegs: tf.Tensor, box: tf.Tensor, frames: int) -> tf.Tensor:
+    """The box of every frame, (frames, height, width, 3) uint8; only its rows and columns are decoded."""
+    decode = tf.image.decode_and_crop_jpeg
+    return tf.stack([decode(jpegs[i], box, channels=3, dct_method="INTEGER_ACCURATE") for i in range(frames)])
+
+
+def scale(frames: tf.Tensor, side: int) -> tf.Tensor:
+    """Bilinear, (F, h, w, 3) to (F, side, side, 3) uint8."""
+    return tf.cast(tf.round(tf.image.resize(frames, [side, side])), tf.uint8)
 
 
 def random_flip(frames: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Mirrors all frames of a clip, or none, with equal chance. (F, H, W, 3) to the same."""
-    return tf.cond(tf.random.stateless_uniform([], seed) < 0.5, lambda: frames[:, :, ::-1], lambda: frames)
+    # A gather takes 2 ms where TensorFlow's reversal of such small rows takes 15.
+    columns = tf.range(frames.shape[2] - 1, -1, -1)
+    draw = tf.random.stateless_uniform([], seed)
+    return tf.cond(draw < 0.5, lambda: tf.gather(frames, columns, axis=2), lambda: frames)

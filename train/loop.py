@@ -16,7 +16,7 @@ from mbt.train.metrics import Metrics
 from mbt.train.records import make_reader, train_batches
 from mbt.train.sharding import make_mesh, placed
 from mbt.train.snapshot import Records
-from mbt.train.step import State, init_state, make_train_step, state_shapes
+from mbt.train.step import State, init_state, make_train_step, state_shapes, train_columns
 
 
 def run(config: ConfigDict, workdir: pathlib.Path, train_records: Records, eval_records: Records | None) -> State:
@@ -60,7 +60,7 @@ def _steps(
     first_step = int(state.step)
     train_step = make_train_step(config, mesh)
     batches = train_batches(make_reader(records, config), config, first_step)
-    ahead = placed(mesh, batches, (*config.modalities, "labels"))
+    ahead = placed(mesh, batches, train_columns(config))
     for step in range(first_step + 1, config.train.steps + 1):
         _, batch = _next(ahead, metrics)
         state, values = train_step(state, batch)

@@ -1,28 +1,30 @@
 """From a snapshot to batches, with tf.data.
 
-The position is the step: slot s = step * batch + row takes epoch s // N and the (s % N)-th record of that epoch's
-permutation, which is computed, never stored. So a run resumes anywhere at no cost, and every record is taken once
-an epoch.
+The position is the step: see `sampling`. So a run resumes anywhere at no cost, on any number of hosts, and under
+uniform sampling every record is taken once an epoch.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
 from mbt.schemas.clip import MEL_BINS
-from mbt.train import augment
+from mbt.train import augment, sampling, spec_augment
 from mbt.train.config import frame_stride, mel_rows, window_frames
-from mbt.train.errors import RunError
+from mbt.train.device_augment import SEEDS
+from mbt.train.errors import RunError, UsageError
 from mbt.train.modalities import RGB, SPECTROGRAM
-from mbt.train.reader import Reader, Window
+from mbt.train.reader import Reader, Targets
 from mbt.train.snapshot import Records
+from mbt.train.windows import Window, view_shares
 
 Batch = dict[str, np.ndarray]
 
-# What a seed is for: no two uses share a draw.
-_ORDER, _CLIP, _START, _CROP, _FLIP = range(5)
+# What a seed is for: no two uses share a draw. The order of a run has 0 and 1 (`sampling`).
+_CLIP, _START, _CROP, _FLIP, _COLOR, _MASK = range(2, 8)
 
 # TensorFlow only feeds: the accelerator is JAX's alone.
 tf.config.set_visible_devices([], "GPU")
@@ -31,110 +33,160 @@ tf.config.set_visible_devices([], "TPU")
 
 def make_reader(records: Records, config: ConfigDict) -> Reader:
     """A reader of what the config's modalities need."""
-    frames = config.data.frames if RGB in config.modalities else 0
+    data, model = config.data, config.model
+    frames = data.frames if RGB in config.modalities else 0
     window = Window(
         frame_offsets=augment.frame_offsets(frame_stride(config) * frames, frames),
+        frames=window_frames(config) if frames else 0,
         mel_rows=mel_rows(config) if SPECTROGRAM in config.modalities else 0,
-        mel_fill=config.data.mel_mean,
-        num_classes=config.model.num_classes,
-        one_label=config.loss.name == "ce",
+        alignment=data.alignment,
+        loop=data.short == "loop",
+        mel_fill=data.mel_mean,
     )
-    return Reader(records, window, config.data.readers)
+    heads = tuple(model.head_sizes) or (model.num_classes,)
+    targets = Targets(num_classes=model.num_classes, one_of=heads if config.loss.name == "ce" else ())
+    replace = data.on_bad_record == "replace"
+    return Reader(records, window, targets, seed=config.seed, threads=data.readers, replace_damaged=replace)
 
 
-def slots(step: tf.Tensor, batch_size: int, num_records: int, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Records and epochs of a step's batch, each (batch_size,) int64."""
-    slot = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+def train_batches(
+    reader: Reader, config: ConfigDict, first_step: int = 0, *, host: int = 0, hosts: int = 1
+) -> Iterator[Batch]:
+    """A host's rows of the training batches from `first_step` to the last step of the config.
 
-    def record(slot):  # one by one: for a batch of seeds, index_shuffle of TensorFlow 2.21 fails on their shape
-        order = augment.fold(augment.run_seed(seed), _ORDER, slot // num_records)
-        return tf.random.experimental.index_shuffle(slot % num_records, order, num_records - 1)
+    Each has, for B = batch_size / hosts rows, `rgb` (B, F, H, W, 3) uint8 and `spectrogram` (B, R, 128, 1) float32, as
+    far as the config has them; `rgb_valid` and `spectrogram_valid` (B,) float32, the share of the window that the
+    clip fills; `labels` (B, K) float32; `records` (B,) int64; and `seeds` (B, 2) uint32 for `augment_on_device`. Host
+    h has the h-th part of every batch, and reads no other.
 
-    return tf.map_fn(record, slot), slot // num_records
-
-
-def train_batches(reader: Reader, config: ConfigDict, first_step: int = 0) -> Iterator[Batch]:
-    """Training batches from `first_step` to the last step of the config.
-
-    Each has `rgb` (B, F, H, W, 3) uint8 and `spectrogram` (B, R, 128, 1) float32, as far as the config has them,
-    `labels` (B, K) float32 and `records` (B,) int64.
+    Raises:
+      UsageError: the batch cannot be shared out equally.
+      RunError: while reading; see `Reader.read`.
     """
+    plan = train_plan(reader, config, first_step, host=host, hosts=hosts)
+    size, example = _share(config, "batch_size", hosts), functools.partial(_train_example, config=config)
+    return _batches(plan, reader, size, example, random=True)
+
+
+def train_plan(
+    reader: Reader, config: ConfigDict, first_step: int = 0, *, host: int = 0, hosts: int = 1
+) -> tf.data.Dataset:
+    """What each of a host's batches is to hold: per row its record, epoch and slot, its seed, where its windows lie."""
+    _share(config, "batch_size", hosts)
+    records_of = _order(reader, config)
 
     def rows(step):
-        records, epochs = slots(step, config.train.batch_size, len(reader.records), config.seed)
-        frames = _num_frames(reader, records)
+        slots = sampling.batch_slots(step, config.train.batch_size, host, hosts)
+        records, epochs = records_of(slots), slots // len(reader.records)
 
         def draw(row):
-            epoch, record, length = row
+            epoch, record, slot = row
             seed = augment.fold(augment.run_seed(config.seed), _CLIP, epoch, record)
-            return seed, augment.random_start(length, window_frames(config), augment.fold(seed, _START))
+            if config.data.sampling != "uniform":  # a record may come more than once an epoch
+                seed = augment.fold(seed, slot)
+            return seed, tf.random.stateless_uniform([2], augment.fold(seed, _START), dtype=tf.float64)
 
-        seeds, starts = tf.map_fn(draw, (epochs, records, frames), fn_output_signature=(tf.int64, tf.int64))
-        return {"records": records, "seeds": seeds, "starts": starts}
+        seeds, positions = tf.map_fn(draw, (epochs, records, slots), fn_output_signature=(tf.int64, tf.float64))
+        return {"asked": records, "epochs": epochs, "slots": slots, "keys": seeds, "positions": positions}
 
-    steps = tf.data.Dataset.range(first_step, config.train.steps)
-    return _batches(steps.map(rows), reader, config, config.train.batch_size, training=True)
+    return tf.data.Dataset.range(first_step, config.train.steps).map(rows)
 
 
-def eval_batches(reader: Reader, config: ConfigDict, views: int) -> Iterator[Batch]:
+def eval_batches(reader: Reader, config: ConfigDict, views: int, *, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
     """All records once, in order; `views` neighbouring rows for each.
 
-    As `train_batches`, with batch_size * views rows, and `weights` (rows,) float32: 0 for the rows that fill the
-    last batch.
+    As `train_batches`, without `seeds`, with eval_batch_size * views / hosts rows, and `weights` (rows,) float32: 0 for
+    the rows that fill the last batch, and for clips of which any view is damaged. All hosts have as many batches.
+
+    Raises:
+      UsageError: the batch cannot be shared out equally.
+      RunError: while reading; see `Reader.read`.
     """
-    batch_size, total = config.train.eval_batch_size, len(reader.records)
+    size, total = _share(config, "eval_batch_size", hosts), len(reader.records)
 
     def rows(batch):
-        slot = batch * batch_size + tf.range(batch_size, dtype=tf.int64)
-        records = tf.where(slot < total, slot, 0)
-        window = window_frames(config)
-        starts = tf.map_fn(lambda n: augment.view_starts(n, window, views), _num_frames(reader, records))
-        columns = {"records": records, "weights": tf.cast(slot < total, tf.float32)}
-        return {key: tf.repeat(value, views) for key, value in columns.items()} | {"starts": tf.reshape(starts, [-1])}
+        slots = sampling.batch_slots(batch, config.train.eval_batch_size, host, hosts)
+        columns = {"asked": tf.where(slots < total, slots, 0), "epochs": tf.zeros_like(slots), "slots": slots}
+        columns["weights"] = tf.cast(slots < total, tf.float32)
+        shares = tf.tile(tf.constant(view_shares(views))[:, None], [size, 2])
+        return {key: tf.repeat(value, views) for key, value in columns.items()} | {"positions": shares}
 
-    batches = tf.data.Dataset.range(-(-total // batch_size))
-    return _batches(batches.map(rows), reader, config, batch_size * views, training=False)
-
-
-def _num_frames(reader: Reader, records: tf.Tensor) -> tf.Tensor:
-    frames = tf.numpy_function(reader.num_frames, [records], tf.int64, stateful=False)
-    return tf.ensure_shape(frames, records.shape)
+    batches = tf.data.Dataset.range(-(-total // config.train.eval_batch_size))
+    example = functools.partial(_eval_example, config=config)
+    return _weighted(_batches(batches.map(rows), reader, size * views, example, random=False), views)
 
 
-def _batches(dataset, reader: Reader, config: ConfigDict, size: int, *, training: bool) -> Iterator[Batch]:
+def _weighted(batches: Iterator[Batch], views: int) -> Iterator[Batch]:
+    """Batches in which a clip of which any view is damaged weighs nothing."""
+    for batch in batches:
+        intact = batch.pop("intact").reshape(-1, views).min(axis=1)
+        yield batch | {"weights": batch["weights"] * np.repeat(intact, views)}
+
+
+def _share(config: ConfigDict, key: str, hosts: int) -> int:
+    """A host's rows of a batch."""
+    size = config.train[key]
+    if size % hosts:
+        raise UsageError(f"config.train.{key}={size}: must be a multiple of the {hosts} hosts")
+    return size // hosts
+
+
+def _order(reader: Reader, config: ConfigDict) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The function from slots to records."""
+    if config.data.sampling == "uniform":
+        return lambda slots: sampling.uniform(slots, len(reader.records), config.seed)
+    lists = sampling.class_lists(reader.records)
+    if not len(lists.records):
+        raise UsageError("config.data.sampling=class_balanced: no clip of the split has a label; use uniform")
+    return lambda slots: sampling.class_balanced(slots, lists, config.seed)
+
+
+def _batches(dataset, reader: Reader, size: int, example: Callable[[dict], dict], *, random: bool) -> Iterator[Batch]:
+    """Reads batch by batch, because its reads run concurrently; decodes row by row."""
+
     def read(batch):
         types = [tf.string if dtype is object else tf.as_dtype(dtype) for dtype in reader.columns.values()]
-        columns = tf.numpy_function(reader.read, [batch["records"], batch["starts"]], types, stateful=False)
+        asked = [batch[name] for name in ("asked", "positions", "epochs", "slots")]
+        columns = tf.numpy_function(functools.partial(reader.read, random=random), asked, types, stateful=False)
         return batch | dict(zip(reader.columns, columns, strict=True))
 
     dataset = dataset.map(read, num_parallel_calls=2).unbatch()
-    dataset = dataset.map(lambda row: _example(row, config, training), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(size, drop_remainder=True).prefetch(2)
-    return _iterate(dataset, reader)
+    dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    return _iterate(dataset.batch(size, drop_remainder=True).prefetch(2), reader)
 
 
-def _example(row: dict[str, tf.Tensor], config: ConfigDict, training: bool) -> dict[str, tf.Tensor]:
-    """One row as the model takes it: frames decoded, cropped and flipped."""
-    labels = tf.ensure_shape(row["labels"], [config.model.num_classes])
-    example = {"labels": labels, "records": row["records"]}
+def _train_example(row: dict[str, tf.Tensor], config: ConfigDict) -> dict[str, tf.Tensor]:
+    """One row as the model takes it, colours apart: frames cropped and mirrored at random, spectrogram masked."""
+    seeds = {use: augment.fold(row["keys"], use) for use in (_CROP, _FLIP, _COLOR, _MASK)}
+    data, example = config.data, _plain_columns(row, config)
     if RGB in config.modalities:
-        example[RGB] = _frames(row, config.data, training)
+        box = augment.random_box(row["sizes"], data.crop_area, data.crop_aspect, seeds[_CROP])
+        frames = augment.decode_frames(row["jpegs"], box, data.frames, data.crop)
+        example[RGB] = augment.random_flip(frames, seeds[_FLIP]) if data.flip else frames
+    if SPECTROGRAM in config.modalities:
+        masks = data.spec_augment
+        if masks.time_masks or masks.frequency_masks:
+            mel = spec_augment.mask(example[SPECTROGRAM][..., 0], masks, data.mel_mean, seeds[_MASK])
+            example[SPECTROGRAM] = mel[..., None]
+    return example | {SEEDS: tf.bitcast(seeds[_COLOR], tf.uint32)[:, 0]}
+
+
+def _eval_example(row: dict[str, tf.Tensor], config: ConfigDict) -> dict[str, tf.Tensor]:
+    """One row as the model takes it: frames cropped in the centre."""
+    data, example = config.data, _plain_columns(row, config)
+    if RGB in config.modalities:
+        box = augment.center_box(row["sizes"], data.eval_crop)
+        example[RGB] = augment.decode_frames(row["jpegs"], box, data.frames, data.crop)
+    return example | {"weights": row["weights"], "intact": row["intact"]}
+
+
+def _plain_columns(row: dict[str, tf.Tensor], config: ConfigDict) -> dict[str, tf.Tensor]:
+    """What passes unchanged."""
+    example = {"labels": tf.ensure_shape(row["labels"], [config.model.num_classes])}
+    example |= {name: tf.ensure_shape(row[name], []) for name in row if name == "records" or name.endswith("_valid")}
     if SPECTROGRAM in config.modalities:
         example[SPECTROGRAM] = tf.ensure_shape(row["mel"], [mel_rows(config), MEL_BINS])[..., None]
-    if not training:
-        example["weights"] = row["weights"]
     return example
-
-
-def _frames(row: dict[str, tf.Tensor], data: ConfigDict, training: bool) -> tf.Tensor:
-    if not training:
-        return augment.decode_frames(
-            row["jpegs"], augment.center_box(row["sizes"], data.eval_crop), data.frames, data.crop
-        )
-    crop_seed, flip_seed = (augment.fold(row["seeds"], use) for use in (_CROP, _FLIP))
-    box = augment.random_box(row["sizes"], data.crop_area, data.crop_aspect, crop_seed)
-    frames = augment.decode_frames(row["jpegs"], box, data.frames, data.crop)
-    return augment.random_flip(frames, flip_seed) if data.flip else frames
 
 
 def _iterate(dataset, reader: Reader) -> Iterator[Batch]:

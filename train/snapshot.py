@@ -83,6 +83,13 @@ class Records:
         """The clip id of every record."""
         return [clip_id for shard in range(len(self._shards)) for clip_id in self._load(shard).ids]
 
+    def label_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every label of every record: (M,) numbers of the records, ascending, and (M,) labels; both int64."""
+        indices = [self._load(shard) for shard in range(len(self._shards))]
+        counts = np.concatenate([index.records["num_labels"] for index in indices])
+        labels = np.concatenate([index.labels for index in indices])
+        return np.repeat(np.arange(len(counts)), counts), labels.astype(np.int64)
+
     def _load_index(self, shard: int) -> index_lib.Index:
         path = self._root / self._shards[shard].index_path
         try:

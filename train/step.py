@@ -16,6 +16,7 @@ from mbt.model.vit_weights import load_vit, read_vit
 from mbt.model.weights import WeightsError
 from mbt.train import ema, sharding
 from mbt.train.config import model_config
+from mbt.train.device_augment import augment_on_device, device_columns
 from mbt.train.errors import UsageError
 from mbt.train.loss import loss_of
 from mbt.train.mixup import draw_weights, mix_batch
@@ -112,6 +113,11 @@ def model_inputs(state: State, batch: dict[str, jax.Array]) -> dict[str, jax.Arr
     return inputs
 
 
+def train_columns(config: ConfigDict) -> tuple[str, ...]:
+    """What the training step reads of a batch of the loader."""
+    return (*config.modalities, "labels", *device_columns(config))
+
+
 def mixup_weights(config: ConfigDict, key: jax.Array) -> dict[str, jax.Array]:
     """The weights of mixup for a whole batch, (groups,) by modality; none without mixup."""
     mixup, names = config.mixup, tuple(config.modalities)
@@ -196,7 +202,8 @@ def make_gradient(config: ConfigDict, mesh: Mesh, params_shardings) -> Callable[
 
     def of_rows(state: State, rows: Rows) -> tuple[jax.Array, Any]:
         # Whole examples, each on one device: from here the compiler gathers weights and moves no activations.
-        pair = mixed(model_inputs(state, rows.batch), rows.batch["labels"], rows.weights)
+        batch = augment_on_device(config, rows.batch)
+        pair = mixed(model_inputs(state, batch), batch["labels"], rows.weights)
         inputs, labels = jax.lax.with_sharding_constraint(pair, sharding.rows_sharding(mesh))
 
         def loss_fn(params):
