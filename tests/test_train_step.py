@@ -57,6 +57,22 @@ def test_accumulation_changes_nothing(straight):
     assert max(each["grad_norm"] for each in metrics) > 0.5  # or the clip would not have been tried
 
 
+def test_colours_are_changed_by_the_step():
+    config = tiny_config(**{"data.color_jitter": 1.0})
+    mesh = sharding.make_mesh(config)
+    batch = tiny_batch(config, 0) | {"seeds": np.zeros((16, 2), np.uint32)}
+    assert set(step.train_columns(config)) == set(batch)
+    form = [
+        step.state_shapes(config, mesh),
+        {name: jax.ShapeDtypeStruct(v.shape, v.dtype) for name, v in batch.items()},
+    ]
+    train_step = step.make_train_step(config, mesh)
+    assert jax.eval_shape(train_step, *form)[1]["loss"].shape == ()
+    del form[1]["seeds"]
+    with pytest.raises(KeyError, match="seeds"):
+        jax.eval_shape(train_step, *form)
+
+
 def test_rows_are_dealt_in_groups():
     config = tiny_config(**FULL, **{"train.accumulate": 4})
     rows = step.draw_rows(config, jnp.int32(3), {"numbers": jnp.arange(16)})

@@ -13,7 +13,6 @@ from mbt.train import distributed, pictures
 from mbt.train import workdir as workdir_lib
 from mbt.train.checkpoint import Checkpoints
 from mbt.train.damage_log import BAD_RECORDS_FILE, DamageLog
-from mbt.train.device_augment import device_columns
 from mbt.train.errors import StoppedError
 from mbt.train.evaluate import Evaluator
 from mbt.train.metrics import Metrics, NoMetrics
@@ -24,7 +23,7 @@ from mbt.train.records import make_reader, train_batches
 from mbt.train.sharding import make_mesh, placed
 from mbt.train.signals import until_sigterm
 from mbt.train.snapshot import Records
-from mbt.train.step import State, init_state, make_train_step, state_shapes
+from mbt.train.step import State, init_state, make_train_step, state_shapes, train_columns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,7 @@ def _steps(parts: _Parts, state: State) -> Iterator[tuple[int, State]]:
     config, first_step = parts.config, int(state.step)
     train_step, seen = make_train_step(config, parts.mesh), pictures.make_seen(config, parts.mesh)
     batches = train_batches(parts.reader, config, first_step, host=distributed.host(), hosts=distributed.hosts())
-    ready = placed(parts.mesh, batches, (*config.modalities, "labels", *device_columns(config)))
+    ready = placed(parts.mesh, batches, train_columns(config))
     for step in range(first_step + 1, config.train.steps + 1):
         start = time.perf_counter()
         raw, batch = next(ready)

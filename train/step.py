@@ -16,7 +16,7 @@ from mbt.model.vit_weights import load_vit, read_vit
 from mbt.model.weights import WeightsError
 from mbt.train import ema, sharding
 from mbt.train.config import model_config
-from mbt.train.device_augment import augment_on_device
+from mbt.train.device_augment import augment_on_device, device_columns
 from mbt.train.errors import UsageError
 from mbt.train.loss import loss_of
 from mbt.train.mixup import draw_weights, mix_batch
@@ -111,6 +111,11 @@ def model_inputs(state: State, batch: dict[str, jax.Array]) -> dict[str, jax.Arr
     if SPECTROGRAM in batch:
         inputs[SPECTROGRAM] = (batch[SPECTROGRAM] - state.mel_mean) / state.mel_stddev
     return inputs
+
+
+def train_columns(config: ConfigDict) -> tuple[str, ...]:
+    """What the training step reads of a batch of the loader."""
+    return (*config.modalities, "labels", *device_columns(config))
 
 
 def mixup_weights(config: ConfigDict, key: jax.Array) -> dict[str, jax.Array]:
