@@ -103,10 +103,10 @@ class Reader:
         return [batch[name] for name in self.columns]
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one row of each column."""
-        window, shapes = self._window, dict[str, tuple[int, ...]].fromkeys(self.columns, ())
-        shapes |= {"labels": (self._targets.num_classes,), "sizes": (2,)}
-        return shapes | {"jpegs": (len(window.frame_offsets),), "mel": (window.mel_rows, MEL_BINS)}
+        """Shape of one row of each column; () for numbers."""
+        shapes: dict[str, tuple[int, ...]] = {"labels": (self._targets.num_classes,), "sizes": (2,)}
+        shapes |= {"jpegs": (len(self._window.frame_offsets),), "mel": (self._window.mel_rows, MEL_BINS)}
+        return {name: shapes.get(name, ()) for name in self.columns}
 
     def _read_intact(self, number: int, positions, key: tuple[int, int], columns: dict, random: bool) -> int:
         """Reads a record, or what replaces it; returns the number of the one read."""
