@@ -86,7 +86,9 @@ def test_damaged_data_ends_the_run_in_one_line(tmp_path, capsys):
     (shard,) = tmp_path.glob("data/shards/*.tfrecord")
     shard.write_bytes(bytes(len(shard.read_bytes())))
     assert main(train_command(tmp_path / "data", tmp_path / "run", "--config.data.eval_split=")) == 1
-    assert "clip clip-0" in capsys.readouterr().err.splitlines()[-1]
+    assert "records drawn in turn are damaged" in capsys.readouterr().err.splitlines()[-1]
+    (bad,) = [json.loads(line) for line in (tmp_path / "run" / "bad_records.jsonl").read_text().splitlines()]
+    assert (bad["shard"], bad["clip"]) == (str(shard), "clip-0")
 
 
 @pytest.mark.parametrize(

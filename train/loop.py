@@ -68,6 +68,8 @@ def run(
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, writes=True, best=config.train.best)))
         reader = make_reader(train_records, config)
+        damage = DamageLog(workdir / workdir_lib.of_process(BAD_RECORDS_FILE, distributed.host()), reader)
+        stack.callback(damage.write)
         first = state = _first_state(config, mesh, checkpoints)
         parts = _Parts(
             config=config,
@@ -76,7 +78,7 @@ def run(
             evaluate=Evaluator(config, eval_records, config.data.views, mesh) if eval_records else None,
             metrics=stack.enter_context(contextlib.closing(_metrics(config, workdir, int(first.step)))),
             pending=Pending(workdir, train_records),
-            damage=DamageLog(workdir / workdir_lib.of_process(BAD_RECORDS_FILE, distributed.host()), reader),
+            damage=damage,
             checkpoints=checkpoints,
             profiler=stack.enter_context(contextlib.closing(Profiler(workdir, profile))),
             stop=stack.enter_context(until_sigterm()),
