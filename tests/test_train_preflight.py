@@ -68,14 +68,15 @@ def refused(capsys, command: list[str]) -> str:
             ["--config.model.pooling=gap", "--config.mixup.by_modality=True", "--config.mixup.alpha=0.3"],
             "config.mixup.by_",
         ),
-        (["--config.train.best=accuracy"], "config.train.best='accuracy': must be one of map, "),
+        (["--config.train.best=accuracy"], "config.train.best='accuracy': must be one of top1, "),
+        (["--config.train.best=top1", "--config.loss.name=bce"], "must be one of map, mauc, dprime, or"),
         (["--config.train.best=map", "--config.data.eval_split="], "needs an evaluation"),
         (["--config.train.mesh.data=3"], "is not the number of devices"),
         (["--profile_steps=5"], "--profile_steps=5: must be FIRST:LAST"),
         (["--profile_steps=5:3"], "--profile_steps=5:3: must be FIRST:LAST"),
         (["--coordinator=here"], "are given together"),
     ],
-    ids=["key", "gap", "best", "no-evaluation", "mesh", "profile", "profile-order", "coordinator"],
+    ids=["key", "gap", "best", "best-of-bce", "no-evaluation", "mesh", "profile", "profile-order", "coordinator"],
 )
 def test_a_command_that_cannot_work_writes_nothing(root, tmp_path, capsys, no_compilation, flags, told):
     assert told in refused(capsys, train_command(root, tmp_path / "run", *flags))

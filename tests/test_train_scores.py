@@ -16,6 +16,7 @@ from mbt.train.scores import (
     log_probabilities,
     ranked,
     score_classes,
+    score_names,
     summarize,
     top_k_accuracy,
 )
@@ -155,3 +156,10 @@ def test_a_sigmoid_makes_no_high_logits_equal():
     """As it would in float32, from 17 on."""
     logits = np.array([[30.0], [40.0]])
     assert ranked(logits, "bce")[1] > ranked(logits, "bce")[0]
+
+
+@pytest.mark.parametrize(("loss", "heads"), [("bce", ()), ("ce", ()), ("ce", (3, 2)), ("ce", (2, 2, 1))])
+def test_names_of_scores_are_what_is_given(loss, heads):
+    labels = np.eye(5)[[0, 3, 4]] if not heads else np.ones((3, 5))
+    found = summarize(np.arange(15.0).reshape(3, 5), labels, loss=loss, heads=heads)
+    assert set(score_names(loss, heads)) == set(found) - {"clips", "classes", "auc_classes"}

@@ -15,9 +15,8 @@ from ml_collections import ConfigDict
 from mbt.schemas.manifest import DATASET_FILE, Dataset, FormatError, Manifest
 from mbt.train.config import differences
 from mbt.train.errors import UsageError
+from mbt.train.scores import score_names
 
-# Scores of an evaluation of which the greatest is the best.
-SCORES = ("map", "mauc", "dprime", "top1", "top5", "top1_action", "top1_verb", "top1_noun")
 # Of the dataset's identity, what another snapshot of the same dataset may have otherwise.
 OF_SNAPSHOT = ("annotations", "amendments")
 # A checkpoint beside its arrays: Orbax's files of names and shapes.
@@ -85,9 +84,9 @@ def check_best(config: ConfigDict) -> None:
     Raises:
       UsageError: config.train.best is not a score, or there is no evaluation.
     """
-    best = config.train.best
-    if best and best not in SCORES:
-        raise UsageError(f"config.train.best={best!r}: must be one of {', '.join(SCORES)}, or '' for the newest alone")
+    best, known = config.train.best, score_names(config.loss.name, config.model.head_sizes)
+    if best and best not in known:
+        raise UsageError(f"config.train.best={best!r}: must be one of {', '.join(known)}, or '' for the newest alone")
     if best and not config.data.eval_split:
         raise UsageError(f"config.train.best={best!r}: needs an evaluation; set config.data.eval_split")
 

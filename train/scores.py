@@ -118,6 +118,13 @@ def summarize(logits: np.ndarray, labels: np.ndarray, *, loss: str, heads: Seque
     return top | summarize_classes(score_classes(ranked(logits, loss), labels)) | {"clips": len(logits)}
 
 
+def score_names(loss: str, heads: Sequence[int] = ()) -> tuple[str, ...]:
+    """Names of the scores that `summarize` gives, counts apart."""
+    if heads:
+        return ("top1_action", *(f"top1_{name}" for name in head_names(heads)))
+    return (*(() if loss == "bce" else ("top1", "top5")), "map", "mauc", "dprime")
+
+
 def ranked(logits: np.ndarray, loss: str, heads: Sequence[int] = ()) -> np.ndarray:
     """What clips are ranked by within a class: logits, or under a softmax the probabilities' logarithms.
 
