@@ -4,7 +4,7 @@
 
 Prints, for each size, how long the forward pass and forward with backward take beside a hand-written stack of
 attention and MLP layers of the same shapes: jitted, taken in turns, median of the rounds. The goal is a ratio of at
-most 1.05. Compiling is timed apart.
+most 1.05. Compiling, tracing included, is timed apart.
 """
 
 import argparse
@@ -77,8 +77,7 @@ def stack_layer(p: dict, z: jax.Array, heads: int) -> jax.Array:
     batch, tokens, width = z.shape
     x = layer_norm(z, p["norm1_scale"], p["norm1_bias"])
     q, k, v = ((x @ p[n] + p[f"{n}_bias"]).reshape(batch, tokens, heads, width // heads) for n in "qkv")
-    weights = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k) * (width // heads) ** -0.5, axis=-1)
-    y = jnp.einsum("bnts,bsnh->btnh", weights, v).reshape(batch, tokens, width)
+    y = jax.nn.dot_product_attention(q, k, v).reshape(batch, tokens, width)
     z = z + y @ p["o"] + p["o_bias"]
     x = layer_norm(z, p["norm2_scale"], p["norm2_bias"])
     return z + jax.nn.gelu(x @ p["in"] + p["in_bias"]) @ p["out"] + p["out_bias"]
@@ -132,9 +131,8 @@ def programs(batch: int, config: MBTConfig) -> dict[str, dict]:
 
 
 def compiled(function, params, inputs) -> tuple:
-    lowered = jax.jit(function).lower(params, inputs)
     start = time.perf_counter()
-    program = lowered.compile()
+    program = jax.jit(function).lower(params, inputs).compile()
     return program, (params, inputs), time.perf_counter() - start
 
 
