@@ -59,7 +59,7 @@ lock: $(UV_STAMP) ## write requirements.lock anew from pyproject.toml (LOCK_ARGS
 	@echo "requirements.lock is up to date with pyproject.toml."
 
 clean: ## remove .venv, caches and build leftovers; demo-out stays
-	rm -rf .venv .types .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .types .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV_STAMP):

@@ -15,6 +15,10 @@ from pathlib import Path
 import pytest
 import requests
 
+# Half of the suite's time would be compilation: tests, and the processes that they start, share what JAX compiled.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
