@@ -1,9 +1,14 @@
 """Configs: read, checked, completed, kept."""
 
+import json
+
 import pytest
+from train_runs import write_dataset
 
 from mbt.train import config as config_lib
+from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
+from mbt.train.snapshot import load_manifest
 
 GOOD = """
 from mbt.train.config import default_config
@@ -89,6 +94,12 @@ def test_a_bad_flag_is_one_line(flag, message):
         ("train.batch_size", 0),
         ("train.log_every", 0),
         ("model.size", "vit_xl"),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("data.mel_stddev", 0.0),
+        ("data.mel_mean", float("nan")),
+        ("optim.momentum", 1.0),
+        ("optim.weight_decay", -0.1),
     ],
 )
 def test_wrong_values_are_named(key, value):
@@ -110,6 +121,42 @@ def test_a_config_survives_its_file():
     again = config_lib.from_json(config_lib.to_json(config))
     assert again.to_dict() == config.to_dict()
     assert config_lib.differences(config, again) == []
+
+
+@pytest.mark.parametrize("given", [{"mel_mean": 1.5}, {"mel_stddev": 2.5}], ids=["mean", "deviation"])
+def test_a_statistic_that_is_given_stays(tmp_path, given):
+    config = rooted()
+    config.data.update(given)
+    resolved = config_lib.resolve(config, load_manifest(str(write_dataset(tmp_path)), "latest"))
+    (other,) = {"mel_mean", "mel_stddev"} - given.keys()
+    assert {key: resolved.data[key] for key in given} == given
+    assert isinstance(resolved.data[other], float)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda config: config["optim"].pop("ema"), "lacks optim.ema; use the mbt-train that wrote it, or train anew"),
+        (lambda config: config.pop("train"), "lacks .* and 9 more keys"),
+        (lambda config: [], "it is no config"),
+    ],
+    ids=["key", "keys", "list"],
+)
+def test_a_config_of_another_version_is_refused(tmp_path, change, told):
+    config = json.loads(config_lib.to_json(rooted()))
+    changed = change(config)
+    (tmp_path / "config.json").write_text(json.dumps(changed if changed == [] else config))
+    with pytest.raises(UsageError, match=told) as error:
+        workdir_lib.read_run(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_made_with_cudnn_is_asked_on_any_device(tmp_path):
+    config = rooted()
+    config.model.attention = "cudnn"
+    workdir_lib.write_config(tmp_path, config)
+    assert workdir_lib.read_run(tmp_path).model.attention == "auto"
+    assert workdir_lib.read_config(tmp_path).model.attention == "cudnn"
 
 
 def test_differences_name_keys_that_matter():

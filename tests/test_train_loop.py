@@ -98,3 +98,12 @@ def test_damaged_records_are_listed_once_even_by_a_run_that_goes_on(tmp_path: pa
     log.write()
     DamageLog(path, FakeReader("b", "a")).write()
     assert [json.loads(line)["clip"] for line in path.read_text().splitlines()] == ["a", "b"]
+
+
+def test_a_line_that_was_cut_short_is_written_again(tmp_path: pathlib.Path):
+    path = tmp_path / "bad_records.jsonl"
+    DamageLog(path, FakeReader("a", "b")).write()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    DamageLog(path, FakeReader("a", "b")).write()
+    assert path.read_bytes() == whole

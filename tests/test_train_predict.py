@@ -196,11 +196,13 @@ def test_the_view_of_the_rollout_is_the_surest(predictor):
     ("words", "complaint"),
     [
         (["--start=-1"], "--start=-1: must be 0 or more"),
+        (["--start=nan"], "--start=nan: must be 0 or more"),
         (["--start=2", "--end=2"], "--end=2: must be after --start"),
         (["--end=1000"], "by 300 s at most"),
         (["--top=0"], "--top=0"),
         (["b.mp4", "--rollout=a.png"], "is of one clip, and 2 are given"),
         (["--rollout=absent/a.png"], "folder does not exist"),
+        (["--rollout=."], "--rollout=.: cannot be written"),
         (["--config.seed=1"], "unknown argument"),
     ],
 )

@@ -21,6 +21,8 @@ from mbt.train.main import main
 from mbt.train.snapshot import load_manifest
 from mbt.train.step import State
 
+ON_NVIDIA = jax.devices()[0].device_kind.startswith("NVIDIA")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> pathlib.Path:
@@ -75,8 +77,24 @@ def refused(capsys, command: list[str]) -> str:
         (["--profile_steps=5"], "--profile_steps=5: must be FIRST:LAST"),
         (["--profile_steps=5:3"], "--profile_steps=5:3: must be FIRST:LAST"),
         (["--coordinator=here"], "are given together"),
+        pytest.param(
+            ["--config.model.attention=cudnn", "--config.model.dtype=bfloat16"],
+            "config.model.attention=cudnn: needs an NVIDIA GPU",
+            marks=pytest.mark.skipif(ON_NVIDIA, reason="there is an NVIDIA GPU"),
+        ),
     ],
-    ids=["key", "gap", "best", "best-of-bce", "no-evaluation", "mesh", "profile", "profile-order", "coordinator"],
+    ids=[
+        "key",
+        "gap",
+        "best",
+        "best-of-bce",
+        "no-evaluation",
+        "mesh",
+        "profile",
+        "profile-order",
+        "coordinator",
+        "cudnn",
+    ],
 )
 def test_a_command_that_cannot_work_writes_nothing(root, tmp_path, capsys, no_compilation, flags, told):
     assert told in refused(capsys, train_command(root, tmp_path / "run", *flags))
@@ -119,6 +137,20 @@ def test_a_checkpoint_of_another_model_is_refused(root, tmp_path, capsys, no_com
 def test_a_workdir_that_is_no_folder_is_refused(root, tmp_path, capsys, no_compilation):
     (tmp_path / "file").touch()
     assert "cannot be written: Not a directory" in refused(capsys, train_command(root, tmp_path / "file" / "run"))
+
+
+def test_a_workdir_that_cannot_be_written_is_refused_before_weights_are_looked_at(
+    root, tmp_path, capsys, no_compilation
+):
+    (tmp_path / "file").touch()
+    command = train_command(root, tmp_path / "file" / "run", "--config.init.vit=absent.npz")
+    assert "cannot be written: Not a directory" in refused(capsys, command)
+
+
+def test_a_damaged_result_is_refused(root, tmp_path, capsys, no_compilation):
+    workdir = begun(root, tmp_path / "run")
+    (workdir / workdir_lib.RESULT_FILE).write_text('{"steps"')
+    assert "result.json cannot be read" in refused(capsys, train_command(root, workdir))
 
 
 MOUNTED = 'mount -t tmpfs -o size=$1,$2 tmpfs "$3" && shift 3 && exec "$@"'

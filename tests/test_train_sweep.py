@@ -141,6 +141,7 @@ def test_fig3_is_at_half_of_the_window(root, tmp_path, capsys):
         ("bottlenecks", ["--config.data.eval_split=valid"], "has the splits train, test"),
         ("modality_mixup", ["--config.model.pooling=gap"], "config.mixup.by_modality=True"),
         ("fig4_span", ["--config.modalities=smell"], "config.modalities="),
+        ("fig3_fusion_layer", ["--config.modalities=rgb"], "a sweep compares how two are fused"),
         ("fig9", [], "invalid choice: 'fig9'"),
         ("bottlenecks", ["--sede=1"], "unknown argument --sede=1"),
     ],

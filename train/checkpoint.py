@@ -93,13 +93,23 @@ class Checkpoints:
         """A checkpoint, by default the newest, in the form of `like`: its shapes, types and shardings are used.
 
         Raises:
-          UsageError: there is none, or it is of another model.
+          UsageError: there is none, or it is damaged, or of another model.
         """
         step = self.latest() if step is None else step
         if step is None:
             raise UsageError(f"{self._folder}: no checkpoint there yet")
-        self._check_form(step, like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        try:
+            self._check_form(step, like)
+            return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        except (ValueError, OSError, KeyError) as error:  # from whatever of its files is missing or damaged
+            raise UsageError(self._damaged(step, error)) from error
+
+    def _damaged(self, step: int, error: Exception) -> str:
+        """What to do. Nothing is passed over unasked: what cannot be read may be whole on a disk that comes back."""
+        others = [other for other in self._manager.all_steps() if other != step]
+        rest = f"the run goes on from step {max(others)}" if others else "the run begins again"
+        reason = " ".join(str(error).split("[")[0].split())[:200]
+        return f"checkpoint {self._folder / str(step)} is damaged ({reason}); delete that folder, and {rest}"
 
     def close(self) -> None:
         """Waits until what was begun is whole, and ends Orbax's threads.

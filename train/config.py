@@ -183,13 +183,14 @@ def resolve(config: ConfigDict, manifest: Manifest) -> ConfigDict:
     """Completes a config from a snapshot: its name, class count and spectrogram statistics, frozen for the run."""
     config = ConfigDict(config)
     config.data.snapshot = manifest.snapshot
-    if config.data.mel_mean is None or config.data.mel_stddev is None:
-        split = manifest.splits[config.data.train_split]
-        config.data.mel_mean, config.data.mel_stddev = split.mel_mean, split.mel_stddev
+    split = manifest.splits[config.data.train_split]
+    for key in ("mel_mean", "mel_stddev"):
+        if config.data[key] is None:
+            config.data[key] = getattr(split, key)
     if config.model.num_classes is None:
         config.model.num_classes = len(manifest.labels)
     if not config.train.steps:
-        records = manifest.splits[config.data.train_split].num_records * config.data.share
+        records = split.num_records * config.data.share
         config.train.steps = max(1, round(config.train.epochs * records / config.train.batch_size))
     return config
 
@@ -200,8 +201,19 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Reads `config.json`."""
-    return ConfigDict(_tuples(json.loads(text)))
+    """Reads `config.json`.
+
+    Raises:
+      ValueError: it is no config, or lacks a key, as one of an older version may.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("it is no config")
+    config = ConfigDict(_tuples(values))
+    if missing := sorted(_flat(default_config()).keys() - _flat(config).keys()):
+        more = f" and {len(missing) - 3} more keys" if len(missing) > 3 else ""
+        raise ValueError(f"it lacks {', '.join(missing[:3])}{more}; use the mbt-train that wrote it, or train anew")
+    return config
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -1,6 +1,7 @@
 """`bad_records.jsonl`: the damaged records that a run met, a line each."""
 
 import json
+import os
 import pathlib
 
 from mbt.train.reader import Reader
@@ -14,7 +15,7 @@ class DamageLog:
     def __init__(self, path: pathlib.Path, reader: Reader):
         self._path = path
         self._reader = reader
-        self._known = {_key(json.loads(line)) for line in path.read_text().splitlines()} if path.exists() else set()
+        self._known = {_key(entry) for entry in _whole(path)}
 
     def write(self) -> None:
         """Writes what is new."""
@@ -24,6 +25,17 @@ class DamageLog:
         with self._path.open("a") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in new)
         self._known |= {_key(entry) for entry in new}
+
+
+def _whole(path: pathlib.Path) -> list[dict]:
+    """What the file has, after its last line was dropped where the process died while it wrote it."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        os.truncate(path, sum(map(len, lines[:-1])))
+        del lines[-1]
+    return [json.loads(line) for line in lines]
 
 
 def _key(entry: dict) -> tuple[str, str]:

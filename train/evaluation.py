@@ -11,6 +11,7 @@ from mbt.train import class_report, preflight, scores
 from mbt.train import clips as clips_lib
 from mbt.train import labels as labels_lib
 from mbt.train import workdir as workdir_lib
+from mbt.train.comparison import EVALUATIONS_FOLDER
 from mbt.train.errors import UsageError
 from mbt.train.run import Processes
 from mbt.train.snapshot import Records, load_manifest, open_records
@@ -18,7 +19,6 @@ from mbt.train.snapshot import Records, load_manifest, open_records
 if TYPE_CHECKING:
     from mbt.train.evaluate import Predictions
 
-EVALUATIONS_FOLDER = "evaluations"
 NAMED = 5
 
 
@@ -49,9 +49,7 @@ def evaluate(
       The scores, which are also in the folder `evaluations`, and beside them those of each class; only of the first
       process.
     """
-    config = workdir_lib.read_config(workdir)
-    if config is None:
-        raise UsageError(f"--workdir={workdir}: no run there; `mbt-train train --workdir={workdir}` makes one")
+    config = workdir_lib.read_run(workdir)
     if views is not None and views < 1:
         raise UsageError(f"--views={views}: must be positive")
     config.data.root = root or config.data.root
@@ -69,6 +67,7 @@ def evaluate(
         file_name += f"-{clip_list.sha256[:12]}"
     if best:
         file_name += "-best"
+    workdir_lib.check_writable(workdir / EVALUATIONS_FOLDER)
     if processes is not None:
         from mbt.train import distributed
 

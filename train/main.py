@@ -36,12 +36,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mbt-train {args.command}: {end}", file=sys.stderr)
         return TERMINATED
     except OSError as error:  # a full disk, a folder that went away
-        print(f"mbt-train {args.command}: {error}; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"mbt-train {args.command}: {error}{_hint(command)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nmbt-train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"\nmbt-train {args.command}: interrupted{_hint(command)}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _hint(command: ModuleType) -> str:
+    return "; the same command goes on from the last checkpoint" if command in {train, sweep} else ""
 
 
 def _parser() -> argparse.ArgumentParser:

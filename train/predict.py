@@ -1,6 +1,8 @@
 """Naming clips that are in no dataset. What can be wrong with the command is found before JAX is loaded."""
 
 import functools
+import math
+import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -61,7 +63,7 @@ def predict(
 
 
 def _check(clips: Sequence[str], start_s: float, end_s: float | None, count: int, rollout: pathlib.Path | None) -> None:
-    if start_s < 0:
+    if not 0 <= start_s < math.inf:
         raise UsageError(f"--start={start_s:g}: must be 0 or more")
     if end_s is not None and not 0 < end_s - start_s <= media.LONGEST_S:
         raise UsageError(f"--end={end_s:g}: must be after --start, by {media.LONGEST_S:.0f} s at most")
@@ -71,13 +73,13 @@ def _check(clips: Sequence[str], start_s: float, end_s: float | None, count: int
         raise UsageError(f"--rollout={rollout}: is of one clip, and {len(clips)} are given")
     if rollout and not rollout.absolute().parent.is_dir():
         raise UsageError(f"--rollout={rollout}: its folder does not exist")
+    if rollout and (rollout.is_dir() or not os.access(rollout if rollout.exists() else rollout.parent, os.W_OK)):
+        raise UsageError(f"--rollout={rollout}: cannot be written")
 
 
 def _run(workdir: pathlib.Path, root: str | None) -> tuple[ConfigDict, tuple[str, ...]]:
     """A run's config and the names of its classes."""
-    config = workdir_lib.read_config(workdir)
-    if config is None:
-        raise UsageError(f"--workdir={workdir}: no run there; `mbt-train train --workdir={workdir}` makes one")
+    config = workdir_lib.read_run(workdir)
     if not any((workdir / "checkpoints").glob("[0-9]*")):
         raise UsageError(f"--workdir={workdir}: no checkpoint there yet")
     labels = labels_lib.read(workdir)

@@ -1,7 +1,7 @@
 """What is looked at before anything is compiled, so that a run that cannot end well does not begin.
 
-Here: the dataset behind a snapshot, the score that is kept the best of, and the room for checkpoints. The config's
-values are `rules`', the form of a checkpoint is `checkpoint`'s, the workdir and its lock are `workdir`'s.
+Here: the dataset behind a snapshot, the score that is kept the best of, cuDNN, and the room for checkpoints. The
+config's values are `rules`', the form of a checkpoint is `checkpoint`'s, the workdir and its lock are `workdir`'s.
 """
 
 import hashlib
@@ -109,6 +109,22 @@ def check_space(folder: pathlib.Path, checkpoint_bytes: int, kept: int) -> None:
         raise UsageError(
             f"{folder}: the disk has {_mebibytes(free)} MiB free, {kept} checkpoints of {_mebibytes(checkpoint_bytes)} "
             f"MiB need {_mebibytes(needed)} MiB; make room, or give a --workdir elsewhere"
+        )
+
+
+def check_attention(config: ConfigDict) -> None:
+    """Refuses cuDNN where there is none; "auto" takes it where there is.
+
+    Raises:
+      UsageError: naming the device that is there.
+    """
+    import jax
+
+    device = jax.devices()[0].device_kind
+    if config.model.attention == "cudnn" and not device.startswith("NVIDIA"):
+        raise UsageError(
+            f"config.model.attention=cudnn: needs an NVIDIA GPU, and this machine computes on {device!r}; "
+            "auto takes what there is"
         )
 
 

@@ -10,6 +10,8 @@ from mbt.train.modalities import RGB, SPECTROGRAM
 
 ALIGNMENTS = ("start", "proportion", "independent")
 DIVISOR = "a divisor of config.train.batch_size"
+# JAX would take only the lower half of a longer seed, so that two seeds gave one run.
+SEEDS = 2**32
 
 
 def rules(config: ConfigDict) -> Iterator[tuple[str, object, str]]:
@@ -17,6 +19,7 @@ def rules(config: ConfigDict) -> Iterator[tuple[str, object, str]]:
     data, train, optim, mixup = config.data, config.train, config.optim, config.mixup
     names = tuple(config.modalities)
     known = len(set(names)) == len(names) and set(names) <= {RGB, SPECTROGRAM}
+    yield "seed", 0 <= config.seed < SEEDS, f"from 0 to {SEEDS - 1}"
     yield "modalities", names and known, f"{RGB}, {SPECTROGRAM} or ('{RGB}', '{SPECTROGRAM}')"
     yield "data.root", data.root, "the folder of a dataset, as in --config.data.root=ROOT"
     yield "model.size", config.model.size in SIZES, f"one of {', '.join(SIZES)}"
@@ -25,13 +28,19 @@ def rules(config: ConfigDict) -> Iterator[tuple[str, object, str]]:
     yield "loss.label_smoothing", 0 <= config.loss.label_smoothing < 1, "in [0, 1)"
     yield "mixup.alpha", 0 <= mixup.alpha < math.inf, "0 or more"
     own = config.model.pooling == "cls" and config.loss.on == "modality"
-    yield "mixup.by_modality", not mixup.by_modality or own, "False without logits of each modality (cls, loss.on)"
+    one = "False with model.pooling=gap and with loss.on=mean_logits, which leave no logits of each modality"
+    yield "mixup.by_modality", not mixup.by_modality or own, one
     divides = mixup.group > 0 and (train.batch_size // max(1, train.accumulate)) % mixup.group == 0
     yield "mixup.group", mixup.alpha == 0 or divides, "a divisor of config.train.batch_size / accumulate"
     yield "optim.name", optim.name in ("sgd", "adamw"), "sgd or adamw"
     yield "optim.learning_rate", 0 <= optim.learning_rate < math.inf, "0 or more"
+    yield "optim.momentum", 0 <= optim.momentum < 1, "in [0, 1)"
+    yield "optim.weight_decay", 0 <= optim.weight_decay < math.inf, "0 or more"
     yield "optim.warmup", 0 <= optim.warmup <= 1, "in [0, 1]"
     yield "data.seconds", 0 < data.seconds < math.inf, "positive"
+    mean, stddev = data.mel_mean, data.mel_stddev
+    yield "data.mel_mean", mean is None or math.isfinite(mean), "finite, or None for the training split's"
+    yield "data.mel_stddev", stddev is None or 0 < stddev < math.inf, "positive, or None for the training split's"
     yield "data.crop_area", _interval(data.crop_area, 1), "(least, greatest), with 0 < least <= greatest <= 1"
     yield "data.crop_aspect", _interval(data.crop_aspect, math.inf), "(least, greatest), with 0 < least <= greatest"
     yield "data.alignment", data.alignment in ALIGNMENTS, f"one of {', '.join(ALIGNMENTS)}"

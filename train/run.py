@@ -97,9 +97,11 @@ def _check_machine(config: ConfigDict, workdir: pathlib.Path, *, fresh: bool) ->
     from mbt.train.sharding import make_mesh
     from mbt.train.step import init_state, state_shapes
 
+    preflight.check_attention(config)
     mesh = make_mesh(config)
     shapes = state_shapes(config, mesh)
     if jax.process_index() == 0:
+        workdir_lib.check_writable(workdir)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
         preflight.check_space(workdir / FOLDER, size, kept=KEPT + 1 + bool(config.train.best))
     if fresh and config.init.vit:

@@ -67,9 +67,10 @@ def _new_model(config: ConfigDict) -> MBT:
 
 
 def _from_vit(config: ConfigDict) -> MBT:
-    model = _new_model(config)
     try:
-        load_vit(model, read_vit(config.init.vit))
+        weights = read_vit(config.init.vit)
+        model = _new_model(config)
+        load_vit(model, weights)
     except (WeightsError, OSError) as error:
         raise UsageError(f"config.init.vit={config.init.vit}: {error}") from error
     return model

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import socket
+import tempfile
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
@@ -19,7 +20,11 @@ LOCK_FILE = "lock"
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict | None:
-    """The resolved config of the run in a folder; None where there is none."""
+    """The resolved config of the run in a folder; None where there is none.
+
+    Raises:
+      UsageError: it cannot be read, or is of another version of this program.
+    """
     path = workdir / CONFIG_FILE
     try:
         return from_json(path.read_text())
@@ -27,6 +32,33 @@ def read_config(workdir: pathlib.Path) -> ConfigDict | None:
         return None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+def read_run(workdir: pathlib.Path) -> ConfigDict:
+    """The resolved config of a run, to ask its model something on whatever devices are here.
+
+    Raises:
+      UsageError: there is no run, or its config cannot be read.
+    """
+    config = read_config(workdir)
+    if config is None:
+        raise UsageError(f"--workdir={workdir}: no run there; `mbt-train train --workdir={workdir}` makes one")
+    if config.model.attention == "cudnn":
+        config.model.attention = "auto"  # the same where there is cuDNN, which may not be where the model is asked
+    return config
+
+
+def check_writable(folder: pathlib.Path) -> None:
+    """Refuses a folder, which need not be there, that cannot be made or written to.
+
+    Raises:
+      UsageError: naming it.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.absolute().parents) if path.exists())):
+            pass
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written: {error.strerror}; give a --workdir that can") from error
 
 
 def check_same_run(workdir: pathlib.Path, old: ConfigDict, new: ConfigDict) -> None:
@@ -59,9 +91,18 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def read_result(workdir: pathlib.Path) -> dict | None:
-    """The result of a finished run."""
+    """The result of a finished run; None where there is none.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
     path = workdir / RESULT_FILE
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}; delete it, and the same command writes it again") from error
 
 
 @contextlib.contextmanager

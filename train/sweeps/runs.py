@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from mbt.schemas.manifest import Manifest
 from mbt.train import config as config_lib
 from mbt.train import workdir as workdir_lib
+from mbt.train.errors import UsageError
 from mbt.train.snapshot import find_split, load_manifest
 from mbt.train.sweeps.ablations import Ablation, Point
 
@@ -63,6 +64,8 @@ def plan(ablation: Ablation, config_name: str, overrides: list[str], folder: pat
     """
     given = config_lib.load_config(config_name, overrides)
     config_lib.check(given)
+    if len(given.modalities) == 1:
+        raise UsageError(f"config.modalities={given.modalities!r}: a sweep compares how two are fused; leave it out")
     manifest = load_manifest(given.data.root, _snapshot(given, folder))
     runs = []
     for point in ablation.points(given):
