@@ -83,7 +83,7 @@ def refused(capsys, command: list[str]) -> str:
             marks=pytest.mark.skipif(ON_NVIDIA, reason="there is an NVIDIA GPU"),
         ),
     ],
-    ids="key gap best best-of-bce no-evaluation mesh profile profile-order coordinator cudnn".split(),
+    ids=[
         "key",
         "gap",
         "best",
