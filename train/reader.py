@@ -122,7 +122,7 @@ class Reader:
                 last = f"{error.clip} of shard {error.shard}"
                 number = replacement(self._seed, *key, attempt, len(self.records))
         raise RunError(
-            f"{ATTEMPTS} records drawn in turn are damaged, the last clip {last}; check the dataset with `mbt-data verify`"
+            f"{ATTEMPTS} records drawn in turn are damaged, the last clip {last}; check them with `mbt-data verify`"
         )
 
     def _read_clip(self, number: int, positions: np.ndarray, columns: dict[str, np.ndarray], random: bool) -> None:
