@@ -109,7 +109,9 @@ def test_the_run_ends_where_that_is_asked_for(whole, tmp_path):
 def test_nothing_but_damage_ends_the_run(whole, tmp_path):
     root = damaged(whole, tmp_path, "train", *range(CLIPS))
     config = make_config(root)
-    with pytest.raises(RunError, match=r"20 records drawn in turn are damaged; .*`mbt-data verify`"):
+    with pytest.raises(
+        RunError, match=r"20 records drawn in turn are damaged, the last clip .* of shard .*; .*`mbt-data verify`"
+    ):
         list(train_batches(reader_of(root, config), config))
 
 

@@ -110,6 +110,7 @@ class Reader:
 
     def _read_intact(self, number: int, positions, key: tuple[int, int], columns: dict, random: bool) -> int:
         """Reads a record, or what replaces it; returns the number of the one read."""
+        last = ""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._read_clip(number, positions, columns, random)
@@ -118,8 +119,11 @@ class Reader:
                 if not self._replace_damaged:
                     raise
                 self._damage.add(number, error)
+                last = f"{error.clip} of shard {error.shard}"
                 number = replacement(self._seed, *key, attempt, len(self.records))
-        raise RunError(f"{ATTEMPTS} records drawn in turn are damaged; check the dataset with `mbt-data verify`")
+        raise RunError(
+            f"{ATTEMPTS} records drawn in turn are damaged, the last clip {last}; check them with `mbt-data verify`"
+        )
 
     def _read_clip(self, number: int, positions: np.ndarray, columns: dict[str, np.ndarray], random: bool) -> None:
         path, index, row = self.records.locate(number)
