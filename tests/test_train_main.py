@@ -3,12 +3,13 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from train_runs import fake_clip, lines, train_command, write_dataset
+from train_runs import fake_clip, lines, start, train_command, write_dataset
 
 from mbt.schemas.fakes import write_snapshot
 from mbt.train.main import main
@@ -143,3 +144,15 @@ def test_help_is_quick():
     assert time.perf_counter() - start < 5
     heavy = "import sys, mbt.train.main; print({'jax', 'tensorflow', 'absl', 'numpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", heavy], text=True).strip() == "set()"
+
+
+def test_interrupted_while_libraries_are_loaded_it_ends(root, tmp_path):
+    """An exception would be lost there now and then."""
+    process = start(train_command(root, tmp_path / "run"), dict(os.environ))
+    while "jaxlib" not in pathlib.Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith("mbt-train train: interrupted; the same command goes on from the last checkpoint\n")

@@ -1,6 +1,7 @@
 """What cannot end well does not begin: one line, status 2, before anything is compiled."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -9,8 +10,9 @@ import sys
 
 import jax
 import pytest
-from train_runs import train_command, write_dataset
+from train_runs import fake_clip, train_command, write_dataset
 
+from mbt.schemas.fakes import write_snapshot
 from mbt.schemas.manifest import DATASET_FILE, Dataset
 from mbt.train import config as config_lib
 from mbt.train import preflight
@@ -170,3 +172,14 @@ def test_a_disk_without_room_is_refused(root, tmp_path, size, mode, told):
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert told in line
+
+
+def test_a_softmax_over_clips_without_exactly_one_label_is_refused(tmp_path, capsys, no_compilation):
+    clips = [dataclasses.replace(fake_clip(number), labels=labels) for number, labels in enumerate([(0,), (0, 1), ()])]
+    write_snapshot(tmp_path, {"train": clips, "test": clips[:1]}, ("a", "b", "c"))
+    message = refused(capsys, train_command(tmp_path, tmp_path / "run"))
+    assert "split train: 2 of 3 clips have not one label, such as " in message and "use bce" in message
+    two_heads = ["--config.model.head_sizes=(1, 2)", "--config.data.train_split=test"]
+    message = refused(capsys, train_command(tmp_path, tmp_path / "run", *two_heads))
+    assert "split test: 1 of 1 clips have not one label of head 1, such as 'clip-0' with 0" in message
+    assert not (tmp_path / "run").exists()

@@ -2,8 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from types import ModuleType
+from typing import NoReturn
 
 from mbt.train.commands import compare, cost, evaluate, import_checkpoint, predict, sweep, train
 from mbt.train.errors import RunError, StoppedError, UsageError
@@ -27,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     command = next(module for module in COMMANDS if args.command == module.NAME)
+    if command is train and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _end_at_once)
     try:
         command.run(args, rest)
     except (UsageError, RunError) as error:
@@ -42,6 +47,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nmbt-train {args.command}: interrupted{_hint(command)}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _end_at_once(*_: object) -> NoReturn:
+    """Ctrl-C in training: an exception can be lost while libraries are imported, and a run need not end in order."""
+    os.write(2, f"\nmbt-train train: interrupted{_hint(train)}\n".encode())
+    os._exit(INTERRUPTED)
 
 
 def _hint(command: ModuleType) -> str:

@@ -111,7 +111,8 @@ def open_records(config: ConfigDict, manifest: Manifest, key: str, name: str) ->
       name: of the split.
 
     Raises:
-      UsageError: there is no such split, a file is missing, or the model has too few classes.
+      UsageError: there is no such split, a file is missing, the model has too few classes, or a softmax is asked of
+        clips that have not exactly one label.
     """
     records = Records(config.data.root, find_split(manifest, key, name))
     records.check_files()
@@ -120,7 +121,24 @@ def open_records(config: ConfigDict, manifest: Manifest, key: str, name: str) ->
             f"snapshot {manifest.snapshot} has {len(manifest.labels)} labels, "
             f"config.model.num_classes is {config.model.num_classes}"
         )
+    if config.loss.name == "ce":
+        _check_one_label(records, name, tuple(config.model.head_sizes) or (config.model.num_classes,))
     return records
+
+
+def _check_one_label(records: Records, split: str, heads: tuple[int, ...]) -> None:
+    """Refuses a split of which a clip has not exactly one label of each head."""
+    numbers, labels = records.label_pairs()
+    ends = np.cumsum(heads)
+    for head, (first, end) in enumerate(zip(ends - heads, ends, strict=True)):
+        counts = np.bincount(numbers[(labels >= first) & (labels < end)], minlength=len(records))
+        wrong = np.flatnonzero(counts != 1)
+        if len(wrong):
+            of_head = f" of head {head}" if len(heads) > 1 else ""
+            raise UsageError(
+                f"split {split}: {len(wrong)} of {len(records)} clips have not one label{of_head}, such as "
+                f"{records.ids()[wrong[0]]!r} with {counts[wrong[0]]}; config.loss.name=ce needs one, use bce"
+            )
 
 
 def _read_manifest(path: pathlib.Path) -> Manifest:
