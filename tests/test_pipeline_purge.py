@@ -419,7 +419,7 @@ def test_the_search_finds_pieces_wherever_they_lie(tmp_path):
 
 def test_the_whole_road_on_a_bucket(gcs, mbt_data, write_csv, clip_folder, six_rows, tmp_path):
     """Build, refresh, diff, verify, purge and gc on gs://, media too, and the warning about what buckets keep."""
-    root = gcs.root("road")
+    root = gcs.root("purged")
     words = [f"--annotations={tmp_path}/clips.csv", f"--output={root}"]
 
     def run(command: str, *flags: str) -> str:
