@@ -2,7 +2,6 @@
 
 import csv
 import fcntl
-import io
 import json
 import pathlib
 import shlex
@@ -13,8 +12,9 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from train_runs import fake_clip
 
-from mbt.schemas.fakes import FakeClip, write_snapshot
+from mbt.schemas.fakes import write_snapshot
 from mbt.train import config as config_lib
 from mbt.train.commands.sweep import SWEEPS
 from mbt.train.main import main
@@ -38,14 +38,6 @@ SMALL = [
     "--config.train.checkpoint_every=20",
     "--config.mixup.group=4",
 ]
-
-
-def fake_clip(number: int) -> FakeClip:
-    random = np.random.default_rng(number)
-    file = io.BytesIO()
-    Image.fromarray(random.integers(0, 255, (20, 24, 3), np.uint8)).save(file, "JPEG")
-    mel = random.normal(-5, 2, (80, 128)).astype(np.float32)
-    return FakeClip(id=f"clip-{number}", jpegs=[file.getvalue()] * 20, size=(20, 24), mel=mel, labels=(number % 3,))
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,12 @@
 """`mbt-train`: trains and evaluates MBT on snapshots that `mbt-data` made, and asks it about new clips."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import ModuleType
 from typing import NoReturn
 
@@ -30,10 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     command = next(module for module in COMMANDS if args.command == module.NAME)
-    if command is train and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _end_at_once)
     try:
-        command.run(args, rest)
+        with _ended_by_ctrl_c() if command is train else contextlib.nullcontext():
+            command.run(args, rest)
     except (UsageError, RunError) as error:
         print(f"mbt-train {args.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -47,6 +48,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nmbt-train {args.command}: interrupted{_hint(command)}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Where this is not the main thread, which alone has signals, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end_at_once(*_: object) -> NoReturn:
