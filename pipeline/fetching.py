@@ -119,7 +119,7 @@ class FetchClips(Worker):
                     signature=row["known_signature"],
                     tools=answer.by,
                 )
-                append(writer, row, 1, fetched)
+                append(writer, row, row["attempts"] + 1, fetched)
                 self._reporter.report(fetched.outcome)
                 outcomes.append(fetched.outcome.value)
         for row in itertools.chain.from_iterable(of_source.values()):
@@ -135,7 +135,7 @@ class FetchClips(Worker):
         outcomes = []
         last: dict[str, str] = {}
         for row, attempt, fetched in self._attempts(group, last):
-            append(writer, row, attempt, _carried(row, fetched))
+            append(writer, row, row["attempts"] + attempt, _carried(row, fetched))
             outcomes.append(fetched.outcome.value)
             last[row["id"]] = fetched.outcome.value
         for row in group:

@@ -49,7 +49,7 @@ def of(table: pa.Table, state: pa.Table) -> pa.Table:
     same = pc.fill_null(same, False)
     columns = {name: pc.if_else(same, pc.fill_null(found[name], ""), "") for name in _TEXTS}
     columns["media_start_us"] = pc.if_else(same, pc.fill_null(found["media_start_us"], 0), 0)
-    columns["time"] = found["time"]
+    columns |= {name: found[name] for name in ("time", "run", "attempt")}
     return pa.table(columns)
 
 
@@ -88,6 +88,7 @@ def to_fetch(
     state: pa.Table,
     store: dict[str, str],
     *,
+    run: int,
     part: Part = WHOLE,
     copies: dict[str, tuple[str, bool]] | None = None,
     most: int | None = None,
@@ -100,6 +101,7 @@ def to_fetch(
       table: the clips.
       state: of the ledger.
       store: what the media store holds, by key.
+      run: this one; attempts are numbered on from those that it made already.
       part: of the sources, to fetch in this run.
       copies: a lab's own copies: clip id to the path and whether that is cut to the clip; then nothing else is asked.
       most: how many rows at most; those never tried come first.
@@ -112,8 +114,9 @@ def to_fetch(
     else:
         is_left, is_asked = _left(known, is_remote(table), store, recheck, every=copies is not None)
     carried = {f"known_{name}": known[name] for name in _CARRIED}
+    made = pc.if_else(pc.fill_null(pc.equal(known["run"], run), False), known["attempt"], 0)
     ways = {"ask": is_asked, "anew": pa.repeat(anew, len(table))}
-    rows = pa.table({name: table[name] for name in _ASKED} | carried | ways)
+    rows = pa.table({name: table[name] for name in _ASKED} | carried | ways | {"attempts": made})
     rows = _with_copies(rows.filter(pc.or_(is_left, is_asked)), store, copies)
     if copies is not None:
         rows = rows.filter(pc.not_equal(rows["copy"], ""))

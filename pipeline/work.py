@@ -148,6 +148,7 @@ class Work:
             table,
             ledger.state(self.root),
             media.listing(self.root),
+            run=self.run,
             part=self._part,
             copies=own,
             most=self.options.max_attempts,

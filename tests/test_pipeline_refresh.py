@@ -17,6 +17,7 @@ import pytest
 from fake_youtube import FakeYouTube, Video
 from media_server import serving
 
+from mbt.pipeline import ledger
 from mbt.pipeline.verify import ALL, VerifyOptions, verify
 from mbt.schemas.manifest import Manifest
 from mbt.schemas.tfrecord import read_records
@@ -319,3 +320,5 @@ def test_a_clip_stays_whose_media_are_lost_and_do_not_come_again(server, write_c
         del server.files["clip0.mp4"]
         lost = run("build")["splits"]["train"]
         assert (lost["records"], lost["lost"]) == (2, {"gone/http_404": 1})
+        attempts = ledger.read(str(root), ["clip_id", "run", "attempt"])  # numbered on, though fetched twice in a run
+        assert len(attempts.group_by(attempts.column_names).aggregate([])) == len(attempts)
