@@ -292,6 +292,7 @@ def clip_rows_list(root: Path) -> list[dict]:
         (["--annotations=clips.csv", "--output=o", "--num_shards=0"], "num_shards"),
         (["--annotations=clips.csv", "--output=o", "--num_shards=two"], "num_shards"),
         (["--annotations=clips.csv", "--output=o", "--media_root=none"], "--media_root=none: no such folder"),
+        (["--annotations=clips.csv", "--output=o", "--media_root=empty"], "is its disk mounted?"),
         (["--annotations=clips.csv", "--output=o", "--direct_num_workers=x"], "direct_num_workers"),
         (["--annotations=clips.csv", "--output=o", "--ffmpeg=/none"], "--ffmpeg=/none"),
         (["--annotations=clips.csv", "--output=o", "--ffmpeg=/bin/true"], "is not ffmpeg"),
@@ -310,6 +311,7 @@ def test_a_wrong_command_is_refused_in_one_line(mbt_data, built, tmp_path, words
     (tmp_path / "bad.csv").write_text("video_path,label\n")
     (tmp_path / "headeronly.csv").write_text("video_path,start,end,label\n")
     (tmp_path / "full").mkdir()
+    (tmp_path / "empty").mkdir()
     (tmp_path / "full" / "thesis.txt").touch()
     for name, text in (("other", (built / "dataset.json").read_text().replace('"clips"', '"other"')), ("damaged", "{")):
         (tmp_path / name).mkdir()

@@ -90,6 +90,7 @@ class World:
         self.server.files.clear()
         shutil.rmtree(self.folder / "own", ignore_errors=True)
         (self.folder / "own").mkdir(parents=True)
+        (self.folder / "own/notes.txt").touch()  # an empty folder counts as a disk that is not mounted
         lines = ["video_path,start,end,label,id"]
         for clip_id, state in day.clips.items():
             film = self.films[state.medium]

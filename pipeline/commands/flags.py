@@ -272,6 +272,8 @@ def _media_root(given: str | None, first_file: str) -> str:
     folder = os.path.abspath(given or os.path.dirname(first_file) or ".")
     if given and not os.path.isdir(folder):
         raise FlagsError(f"--media_root={given}: no such folder")
+    if given and not os.listdir(folder):  # else every clip of it would count as missing
+        raise FlagsError(f"--media_root={given} is empty: is its disk mounted?")
     return folder
 
 
