@@ -7,13 +7,13 @@ import http.server
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import requests
+from command_server import CommandServer
 
 # Half of the suite's time would be compilation: tests, and the processes that they start, share what JAX compiled.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
@@ -77,15 +77,12 @@ def clip_folder(make_media, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def mbt_data():
     """Runs `mbt-data` as a process; returns it completed."""
+    with CommandServer() as server:
 
-    def run(*words: object, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess:
-        command = [str(Path(sys.executable).with_name("mbt-data")), *(str(word) for word in words)]
-        environment = os.environ | (env or {})
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment, check=False, timeout=500, **options
-        )
+        def run(*words: object, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess:
+            return server.run([str(word) for word in words], os.environ | (env or {}), **options)
 
-    return run
+        yield run
 
 
 @pytest.fixture(scope="session")
