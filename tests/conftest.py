@@ -20,6 +20,11 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
+def pytest_collection_modifyitems(items):
+    """The slow ones come first, so that at the end nobody waits for one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The shared data folder; tests that need it are skipped without."""
@@ -76,13 +81,9 @@ def clip_folder(make_media, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def mbt_data():
-    """Runs `mbt-data` as a process; returns it completed."""
+    """mbt_data(...) runs `mbt-data` as a process and returns it completed; see there for `start` and `python`."""
     with CommandServer() as server:
-
-        def run(*words: object, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess:
-            return server.run([str(word) for word in words], os.environ | (env or {}), **options)
-
-        yield run
+        yield server
 
 
 @pytest.fixture(scope="session")
