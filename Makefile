@@ -37,7 +37,7 @@ demo: $(READY) ## clips, records, three trained models, a table and a picture (m
 	@.venv/bin/python demo/run.py $(if $(CSV),--annotations='$(CSV)') $(if $(MEDIA_ROOT),--media_root='$(MEDIA_ROOT)')
 
 test: $(READY) ## the tests; with CI=true the slow ones too
-	@.venv/bin/python -m pytest -n 2 -q $(if $(CI),,-m "not slow") $(ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist worksteal -q $(if $(CI),,-m "not slow") $(ARGS)
 
 lint: $(READY) .types/mbt ## ruff and mypy
 	@.venv/bin/ruff check .

@@ -4,6 +4,7 @@ All children are put into the process group of a small shell, which waits for th
 holds open. When this process ends, however it does, the shell kills its group and with it all of them.
 """
 
+import atexit
 import os
 import subprocess
 import threading
@@ -32,3 +33,12 @@ def _start() -> tuple[subprocess.Popen, int]:
     )
     os.close(read_end)
     return shell, write_end
+
+
+@atexit.register
+def _end() -> None:
+    """What is left ends with this process anyway; so the shell is waited for."""
+    if known := _reapers.pop(os.getpid(), None):
+        shell, write_end = known
+        os.close(write_end)
+        shell.wait()

@@ -7,17 +7,22 @@ import http.server
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import requests
+from command_server import CommandServer
 
 # Half of the suite's time would be compilation: tests, and the processes that they start, share what JAX compiled.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def pytest_collection_modifyitems(items):
+    """The slow ones come first, so that at the end nobody waits for one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
@@ -76,16 +81,9 @@ def clip_folder(make_media, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def mbt_data():
-    """Runs `mbt-data` as a process; returns it completed."""
-
-    def run(*words: object, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess:
-        command = [str(Path(sys.executable).with_name("mbt-data")), *(str(word) for word in words)]
-        environment = os.environ | (env or {})
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment, check=False, timeout=500, **options
-        )
-
-    return run
+    """mbt_data(...) runs `mbt-data` as a process and returns it completed; see there for `start` and `python`."""
+    with CommandServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

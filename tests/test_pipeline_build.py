@@ -423,8 +423,8 @@ def test_killed_at_many_moments(own_copy, mbt_data, built):
     folder, media = own_copy
     shutil.rmtree(folder / "out")
     for attempt in range(8):
-        running = start_build(folder, media)
-        time.sleep(1.5 + 0.35 * attempt)
+        running = build(mbt_data.start, folder, media)
+        time.sleep(0.2 + 0.3 * attempt)
         processes = family(psutil.Process(running.pid)) if running.poll() is None else []
         running.kill()
         running.wait()

@@ -3,7 +3,6 @@
 import collections
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_server import Running
 from media_server import serving
 
 from mbt.pipeline import breaker, copies, ledger, media
@@ -110,14 +110,14 @@ def test_a_storm_of_refusals_stops_the_run_and_loses_nothing(server, clips, mbt_
 
 
 @pytest.mark.parametrize("moments", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_and_resumed_downloads_nothing_twice(server, clips, tmp_path, moments):
+def test_killed_and_resumed_downloads_nothing_twice(server, clips, mbt_data, tmp_path, moments):
     names = [f"{number:03d}.mp4" for number in range(300)]
     server.files |= dict.fromkeys(names, server.files["0.mp4"])
     server.latency_s = 0.05
     clips(names)
     in_flight, seen = 0, 0
     for moment in range(moments):
-        process = start(*words(tmp_path))
+        process = mbt_data.start("fetch", *words(tmp_path))
         before = len(server.requests)
         wait_until(lambda: len(server.requests) >= before + 10 or process.poll() is not None)  # noqa: B023
         time.sleep(0.1 + 0.37 * moment % 1)
@@ -128,7 +128,7 @@ def test_killed_and_resumed_downloads_nothing_twice(server, clips, tmp_path, mom
         seen = len(rows)
         for name in stored(tmp_path / "out"):
             assert media.is_whole(name, media.digest_of(str(next((tmp_path / "out").rglob(name))))[0])
-    done = subprocess.run([MBT_DATA, "fetch", *words(tmp_path)], capture_output=True, text=True, check=False)
+    done = mbt_data("fetch", *words(tmp_path))
     assert done.returncode == 0, done.stderr
     assert outcomes(tmp_path / "out") == dict.fromkeys(names, ("ok", ""))
     assert len(server.requests) <= 300 + in_flight
@@ -141,9 +141,9 @@ def start(*command: str) -> subprocess.Popen:
     )
 
 
-def kill(process: subprocess.Popen) -> None:
+def kill(process: Running) -> None:
     children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive

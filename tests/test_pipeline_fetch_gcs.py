@@ -1,17 +1,12 @@
 """The road on gs://: fetch, status, import and build against an emulator, and their bytes against those of a folder."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from media_server import serving
 
 from mbt.pipeline import ledger, media, storage
-
-MBT_DATA = str(Path(sys.executable).with_name("mbt-data"))
 
 
 @pytest.fixture
@@ -23,12 +18,10 @@ def server(clip_folder):
 
 
 @pytest.fixture
-def mbt_data_on(gcs, tmp_path):
+def mbt_data_on(gcs, mbt_data, tmp_path):
     def run(command: str, root: str, *words: str) -> dict:
-        arguments = [MBT_DATA, command, f"--annotations={tmp_path}/clips.csv", f"--output={root}", "--json", *words]
-        done = subprocess.run(
-            arguments, env=os.environ | gcs.env, capture_output=True, text=True, check=False, timeout=300
-        )
+        arguments = [f"--annotations={tmp_path}/clips.csv", f"--output={root}", "--json", *words]
+        done = mbt_data(command, *arguments, env=gcs.env)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -81,7 +74,7 @@ def copy(path: Path, target: Path) -> str:
     return str(target)
 
 
-def test_refresh_diff_and_verify_on_gs(gcs, mbt_data_on, server, write_csv, tmp_path):
+def test_refresh_diff_and_verify_on_gs(gcs, mbt_data, mbt_data_on, server, write_csv, tmp_path):
     write_csv(tmp_path / "clips.csv", rows_of([f"{server.url}/{number}.mp4" for number in range(5)]))
     root = gcs.root("refreshed")
     mbt_data_on("build", root, "--num_shards=2", "--snapshot=first")
@@ -94,13 +87,7 @@ def test_refresh_diff_and_verify_on_gs(gcs, mbt_data_on, server, write_csv, tmp_
     assert refreshed["splits"]["train"]["records"] == 5 and refreshed["clips_decoded"] == 1
     assert server.requests == ["5.mp4"] and sorted(server.heads) == [f"{number}.mp4" for number in range(5)]
     for command in (["verify", "--snapshot=all"], ["diff", "first", "second"]):
-        done = subprocess.run(
-            [MBT_DATA, *command, f"--output={root}", "--json"],
-            env=os.environ | gcs.env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = mbt_data(*command, f"--output={root}", "--json", env=gcs.env)
         assert done.returncode == 0, done.stderr
     split = json.loads(done.stdout)["splits"]["train"]
     assert "gone/http_404" in json.dumps(split)

@@ -2,9 +2,7 @@
 
 import collections
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from fake_youtube import FakeYouTube, Fault, Video
 
 from mbt.pipeline import ledger
 
-MBT_DATA = str(Path(sys.executable).with_name("mbt-data"))
 IDS = ["--PJHxphWEs", "a_b-c_d-e_f", "Gone4567890", "PrivateVid0", "BotCheck000", "Forbidden00", "Mute5678901"]
 
 
@@ -43,16 +40,13 @@ def lost(status: str, reason: str) -> Video:
     return Video(playability={"status": status, "reason": reason})
 
 
-def run(folder: Path, fake: FakeYouTube, command: str, *words: str) -> subprocess.CompletedProcess:
-    dataset = ["--dataset=audioset", f"--annotations={folder}/eval_segments.csv", f"--output={folder}/out"]
-    return subprocess.run(
-        [MBT_DATA, command, *dataset, f"--cookies={folder}/cookies", *words],
-        env=os.environ | fake.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
+@pytest.fixture
+def run(mbt_data):
+    def run(folder: Path, fake: FakeYouTube, command: str, *words: str) -> subprocess.CompletedProcess:
+        dataset = ["--dataset=audioset", f"--annotations={folder}/eval_segments.csv", f"--output={folder}/out"]
+        return mbt_data(command, *dataset, f"--cookies={folder}/cookies", *words, env=fake.environment())
+
+    return run
 
 
 def write(folder: Path, ids: list[str], end: int = 30) -> None:
@@ -68,7 +62,7 @@ def outcomes(root: Path) -> dict[str, tuple[str, str]]:
     return {row["clip_id"].removesuffix("_20000"): (row["outcome"], row["reason"]) for row in rows}
 
 
-def test_audioset_from_youtube(videos, tmp_path):
+def test_audioset_from_youtube(run, videos, tmp_path):
     write(tmp_path, IDS)
     with FakeYouTube(videos) as fake:
         done = run(tmp_path, fake, "build", "--json")
@@ -101,7 +95,7 @@ def test_audioset_from_youtube(videos, tmp_path):
     assert split["clips"] == 7 and split["records"] == 4
 
 
-def test_when_all_proxies_are_refused_the_run_stops(films, tmp_path):
+def test_when_all_proxies_are_refused_the_run_stops(run, films, tmp_path):
     write(tmp_path, [f"proxied{number:04d}" for number in range(20)])
     with FakeYouTube(default=Video(formats={18: films["mute"]}), password="user:PROXYSECRET", refuse_from=1) as fake:
         (tmp_path / "proxies").write_text(f"{fake.proxy_url}\n")
@@ -114,7 +108,7 @@ def test_when_all_proxies_are_refused_the_run_stops(films, tmp_path):
         assert path.is_dir() or b"PROXYSECRET" not in path.read_bytes()
 
 
-def test_a_storm_on_youtube_loses_nothing(films, tmp_path):
+def test_a_storm_on_youtube_loses_nothing(run, films, tmp_path):
     ids = [f"storm{number:06d}" for number in range(40)]
     write(tmp_path, ids, end=22)
     with FakeYouTube(default=Video(formats={18: films["long"]}, seconds=45), refuse_from=60) as fake:

@@ -7,7 +7,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from random import Random
@@ -186,10 +185,13 @@ print(count)
 """
 
 
-def refresh_until(tmp_path: Path, root: Path, last: int) -> subprocess.CompletedProcess:
-    words = ["refresh", f"--annotations={tmp_path}/clips.csv", f"--output={root}", NOW, "--removed=drop"]
-    command = [sys.executable, "-W", "ignore", "-c", _KILLED, root, str(last), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def refresh_until(mbt_data, tmp_path):
+    def run(root: Path, last: int) -> subprocess.CompletedProcess:
+        words = ["refresh", f"--annotations={tmp_path}/clips.csv", f"--output={root}", NOW, "--removed=drop"]
+        return mbt_data.python(_KILLED, root, last, *words)
+
+    return run
 
 
 def read_throughout(root: Path, old: Manifest, before: dict[str, str], stop: threading.Event) -> int:
@@ -220,13 +222,15 @@ def reading(root: Path, old: Manifest, before: dict[str, str]):
 
 
 @pytest.mark.parametrize("moments", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_the_old_snapshot_stays_and_the_new_one_is_whole(server, write_clips, run, tmp_path, moments):
+def test_killed_the_old_snapshot_stays_and_the_new_one_is_whole(
+    server, write_clips, run, refresh_until, tmp_path, moments
+):
     """At random moments from the first file touched to the last; the next refresh ends as if nothing had been."""
     old_and_new(server, write_clips, run)
     (old,) = manifests(tmp_path / "out")
     before = shards(tmp_path / "out", old)
     whole = Path(shutil.copytree(tmp_path / "out", tmp_path / "whole"))
-    done = refresh_until(tmp_path, whole, 0)
+    done = refresh_until(whole, 0)
     assert done.returncode == 0, done.stderr
     total = int(done.stdout.splitlines()[-1])
     expected = manifests(whole)[-1]
@@ -236,7 +240,7 @@ def test_killed_the_old_snapshot_stays_and_the_new_one_is_whole(server, write_cl
         root = Path(shutil.copytree(tmp_path / "out", tmp_path / f"killed-{moment}"))
         with reading(root, old, before):
             last = 1 + int(total * (moment + random.random()) / moments)
-            statuses.append(refresh_until(tmp_path, root, last).returncode)
+            statuses.append(refresh_until(root, last).returncode)
         assert verify(VerifyOptions(root=str(root), snapshot=ALL)).problems == ()
         assert run("refresh", NOW, "--removed=drop", output=root.name)["splits"]["train"]["records"] == 13
         newest = manifests(root)[-1]
