@@ -14,10 +14,15 @@ from pathlib import Path
 import pytest
 import requests
 from command_server import CommandServer
+from hypothesis import HealthCheck, settings
 
 # Half of the suite's time would be compilation: tests, and the processes that they start, share what JAX compiled.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# How long an example takes says how busy the machine is. In CI the parent is Hypothesis's own, which draws the same
+# examples each time.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items):
@@ -152,7 +157,7 @@ def gcs_emulator():
 
 
 def _make_bucket(url: str, process: subprocess.Popen) -> None:
-    for _ in range(200):
+    for _ in range(2000):
         assert process.poll() is None, "the emulator did not start"
         try:
             requests.post(f"{url}/storage/v1/b?project=test", json={"name": "bucket"}, timeout=10).raise_for_status()

@@ -1,11 +1,10 @@
 """`mbt-data fetch`, `import` and `status`, as a user runs them, against real servers."""
 
 import collections
+import contextlib
 import json
 import os
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -20,7 +19,6 @@ from media_server import serving
 from mbt.pipeline import breaker, copies, ledger, media
 from mbt.schemas.clip import Outcome
 
-MBT_DATA = str(Path(sys.executable).with_name("mbt-data"))
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 
 
@@ -135,22 +133,18 @@ def test_killed_and_resumed_downloads_nothing_twice(server, clips, mbt_data, tmp
     assert len(stored(tmp_path / "out")) == 300 and not (tmp_path / "out" / "tmp").exists()
 
 
-def start(*command: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [MBT_DATA, "fetch", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-
-
 def kill(process: Running) -> None:
-    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    children = []
+    with contextlib.suppress(psutil.NoSuchProcess):  # it came to its end
+        children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=300)
     assert not alive
 
 
 def wait_until(true) -> None:
-    for _ in range(1200):
+    for _ in range(6000):
         if true():
             return
         time.sleep(0.05)
@@ -162,12 +156,12 @@ def test_two_parts_at_once_download_nothing_twice(server, clips, mbt_data, tmp_p
     server.files |= dict.fromkeys(names, server.files["0.mp4"])
     server.gate.clear()
     clips(names)
-    parts = [start(*words(tmp_path, f"--part={part}/2")) for part in (1, 2)]
+    parts = [mbt_data.start("fetch", *words(tmp_path, f"--part={part}/2")) for part in (1, 2)]
     wait_until(lambda: server.at_a_time == 8)  # the machine's budget, which the two share
     refused = mbt_data("fetch", *words(tmp_path))
     assert refused.returncode == 2 and "is being written by process" in refused.stderr, refused.stderr
     server.gate.set()
-    assert [part.wait(timeout=120) for part in parts] == [0, 0]
+    assert [part.wait(timeout=300) for part in parts] == [0, 0]
     assert collections.Counter(server.requests) == dict.fromkeys(names, 1)
     assert outcomes(tmp_path / "out") == dict.fromkeys(names, ("ok", ""))
 

@@ -564,7 +564,7 @@ def test_nothing_outlives_a_parent_that_is_killed(files, youtube_of, ffmpeg_prog
         children = psutil.Process(parent.pid).children(recursive=True)
         assert children and os.listdir(tmp_path)
         parent.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=300)
     assert not alive
     assert os.listdir(tmp_path) == []
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -135,15 +136,19 @@ def test_evaluate_without_a_run_is_refused(tmp_path, capsys):
 
 
 def test_help_is_quick():
-    start = time.perf_counter()
+    before = cpu_of_children_s()
     result = subprocess.run(
         [sys.executable, "-m", "mbt.train.main", "train", "--help"], check=True, capture_output=True, text=True
     )
     assert "examples:" in result.stdout
-    # Under 1 s by itself; beside other tests processors are shared.
-    assert time.perf_counter() - start < 5
+    assert cpu_of_children_s() - before < 5  # a fifth of a second on a machine at leisure
     heavy = "import sys, mbt.train.main; print({'jax', 'tensorflow', 'absl', 'numpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", heavy], text=True).strip() == "set()"
+
+
+def cpu_of_children_s() -> float:
+    """What the processes that ended have used, however long they had to wait for it."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
 
 def test_interrupted_while_libraries_are_loaded_it_ends(root, tmp_path):
@@ -153,6 +158,6 @@ def test_interrupted_while_libraries_are_loaded_it_ends(root, tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert errors.endswith("mbt-train train: interrupted; the same command goes on from the last checkpoint\n")
