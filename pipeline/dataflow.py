@@ -21,7 +21,6 @@ from apache_beam.options.pipeline_options import (
     DebugOptions,
     GoogleCloudOptions,
     PipelineOptions,
-    S3Options,
     SetupOptions,
     StandardOptions,
     WorkerOptions,
@@ -86,10 +85,22 @@ def refuse(options: Options) -> None:
     Raises:
       RefusedError: naming the flag, and what to say instead.
     """
-    beam_options = runner.pipeline_options(options.beam)
-    given = beam_options.get_all_options()
     if not storage.is_gcs(options.root):
         raise RefusedError(f"--output={options.root}: Dataflow's workers cannot write there; give a folder on gs://")
+    if options.ffmpeg is not None:
+        raise RefusedError(f"--ffmpeg={options.ffmpeg}: workers have the one of their image; leave it out")
+    for flag in ("cookies", "proxies", "youtube_api_key"):
+        place = getattr(options.fetch, flag)
+        if place and not secret.is_elsewhere(place) and storage.is_local(place):
+            raise RefusedError(f"--{flag}={place}: Dataflow's workers do not have this file; say {secret.FORMS}")
+    _refuse_beam_flags(runner.pipeline_options(options.beam).get_all_options())
+    try:
+        beam.Pipeline(options=job_options(options, FETCH, storage.join(options.root, "tmp")))
+    except ValueError as error:
+        raise RefusedError(" ".join(str(error).split())) from error
+
+
+def _refuse_beam_flags(given: dict[str, Any]) -> None:
     if missing := [f"--{name}=..." for name in ("project", "region") if not given[name]]:
         raise RefusedError(f"Dataflow needs {' and '.join(missing)}")
     for flag in ("no_wait_until_finish", "template_location", "streaming"):
@@ -98,16 +109,6 @@ def refuse(options: Options) -> None:
     for flag in _SECRET_FLAGS:
         if given[flag]:
             raise RefusedError(f"--{flag}: it would stand in the job, where many can read it; leave it out")
-    if options.ffmpeg is not None:
-        raise RefusedError(f"--ffmpeg={options.ffmpeg}: workers have the one of their image; leave it out")
-    for flag in ("cookies", "proxies", "youtube_api_key"):
-        place = getattr(options.fetch, flag)
-        if place and not secret.is_elsewhere(place) and storage.is_local(place):
-            raise RefusedError(f"--{flag}={place}: Dataflow's workers do not have this file; say {secret.FORMS}")
-    try:
-        beam.Pipeline(options=job_options(options, FETCH, storage.join(options.root, "tmp")))
-    except ValueError as error:
-        raise RefusedError(" ".join(str(error).split())) from error
 
 
 def refuse_local_sources(clips: pa.Table) -> None:
@@ -196,12 +197,11 @@ def refuse_beside_another(options: Options) -> None:
         project_id=cloud.project, location=cloud.region, filter=dataflow.ListJobsRequest.Filter.ACTIVE
     )
     prefix = cloud.job_name.removesuffix(_part(options)).removesuffix(FETCH)
-    tails = re.compile(
-        rf"(?:{FETCH}|{BUILD})(?:-\d+-of-\d+)?" if options.part[1] == 1 else rf"\w+(?:{_part(options)})?"
-    )
+    part = r"-\d+-of-\d+" if options.part[1] == 1 else _part(options)
+    names = re.compile(rf"{re.escape(prefix)}(?:{FETCH}|{BUILD})(?:{part})?")
     try:
         for found in _client(job).list_jobs(asked):
-            if found.name.startswith(prefix) and tails.fullmatch(found.name.removeprefix(prefix)):
+            if names.fullmatch(found.name):
                 raise RefusedError(
                     f"Dataflow is still running a job of this dataset, {found.name}: wait until it has ended, then the "
                     f"same command goes on from there. To end it now: {_to_cancel(cloud, found.id)}"

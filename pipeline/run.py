@@ -112,8 +112,7 @@ def _writing(options: Options) -> Iterator[Work]:
     program = ffmpeg.executable(options.ffmpeg)
     if dataflow.is_chosen(beam_options):
         dataflow.refuse(options)
-    if runner.is_local(beam_options):
-        _read_secrets(options)
+    _check_secrets(options, anywhere=runner.is_local(beam_options))
     if not runner.is_local(beam_options) and not (options.fetch.workers or options.fetch.proxies):
         raise RefusedError(
             "many machines would multiply the load on the servers: say --max_fetch_workers=N (machines that fetch at a "
@@ -129,13 +128,12 @@ def _writing(options: Options) -> Iterator[Work]:
         yield Work(options, beam_options, program, part)
 
 
-def _read_secrets(options: Options) -> None:
-    """Finds out here what no worker of this machine could read."""
-    proxies.read(options.fetch.proxies)
-    for flag in ("cookies", "youtube_api_key"):
+def _check_secrets(options: Options, *, anywhere: bool) -> None:
+    """Finds out before anything starts what workers could not read; what only they can reach, they find out."""
+    for flag in ("proxies", "cookies", "youtube_api_key"):
         place = getattr(options.fetch, flag)
-        if place and secret.is_elsewhere(place):
+        if place and (anywhere or not secret.is_elsewhere(place)):
             try:
-                secret.read(place)
+                proxies.read(place) if flag == "proxies" else secret.read(place)
             except secret.SecretError as error:
                 raise RefusedError(f"--{flag}={error}") from error
