@@ -17,6 +17,8 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
+from apache_beam.internal import cloudpickle_pickler
+from apache_beam.internal.cloudpickle import cloudpickle
 from apache_beam.options.pipeline_options import (
     DebugOptions,
     GoogleCloudOptions,
@@ -228,6 +230,8 @@ def pipeline(job: PipelineOptions, stage: str) -> Iterator[beam.Pipeline]:
     from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
 
     logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.CRITICAL + 1)  # we say it, in a line
+    # Beam's own functions are pickled by value, each with the file that it came from: without this machine's folders.
+    cloudpickle_pickler.DEFAULT_CONFIG.filepath_interceptor = cloudpickle.get_relative_path
     made = beam.Pipeline(options=job)
     yield made
     try:
