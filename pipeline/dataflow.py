@@ -255,11 +255,11 @@ def pipeline(job: PipelineOptions, stage: str) -> Iterator[beam.Pipeline]:
 
 def _say(cloud: GoogleCloudOptions, stage: str, job_id: str) -> None:
     page = f"https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{job_id}?project={cloud.project}"
-    print(f"mbt-data: Dataflow runs the {stage} job {job_id}: {page}", file=sys.stderr, flush=True)
     _running[:] = [
         f"mbt-data: Dataflow's {stage} job {job_id} goes on without this command, which can be given again when it has "
         f"ended. To end it now: {_to_cancel(cloud, job_id)}\n"
     ]
+    print(f"mbt-data: Dataflow runs the {stage} job {job_id}: {page}", file=sys.stderr, flush=True)
 
 
 def say_what_goes_on() -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+_ACTIVE = ("JOB_STATE_PENDING", "JOB_STATE_RUNNING")
 TOKEN = "ya29.TOKENSECRET"
 _JOBS = re.compile(r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs(?:/([^/]+)(/messages)?)?")
 
@@ -76,13 +77,13 @@ class FakeDataflow:
             job = next(job for job in self.jobs if job["id"] == match[3])
             return self._messages(job) if match[4] else self._looked_at(job)
         if method == "GET":
-            return {"jobs": [job for job in self.jobs if job["currentState"] == "JOB_STATE_RUNNING"]}
-        job = self.add(body["name"], "")
+            return {"jobs": [job for job in self.jobs if job["currentState"] in _ACTIVE]}
+        job = self.add(body["name"], _ACTIVE[0])
         job |= body | {"projectId": match[1], "location": match[2]}
-        return job | {"currentState": "JOB_STATE_QUEUED"}
+        return job
 
     def _looked_at(self, job: dict) -> dict:
-        if job["currentState"] == "":
+        if job["currentState"] == _ACTIVE[0]:
             said = self.work(job)
             if said == "JOB_STATE_RUNNING":
                 job["currentState"] = said

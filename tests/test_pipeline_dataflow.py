@@ -15,6 +15,7 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from fake_dataflow import TOKEN, pipeline_url, serving, working, write_credentials
 from media_server import serving as serving_media
+from test_packaging import copy_source
 
 from mbt.pipeline import dataflow, storage
 from mbt.pipeline.annotations.selection import Selection
@@ -48,7 +49,7 @@ class Launcher:
 
     def run(self, command: str, root: str, *words: str) -> subprocess.CompletedProcess:
         done = self.command(command, root, *words)
-        return subprocess.run(done, env=self.env, capture_output=True, text=True, check=False, timeout=500)
+        return subprocess.run(done, env=self.env, capture_output=True, text=True, check=False, timeout=200)
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +206,47 @@ def test_a_dataset_is_made_by_two_jobs_also_when_the_launcher_is_stopped(launche
     shards = list((tmp_path / "local" / "shards").iterdir())
     assert shards and all(storage.read(f"{root}/shards/{path.name}") == path.read_bytes() for path in shards)
     assert not storage.folders(f"{root}/tmp"), "the job's staged files are left"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A copy of the source to make a package of, so that nothing is left in this clone."""
+    return copy_source(tmp_path_factory.mktemp("setup_file") / "source")
+
+
+@pytest.mark.slow  # it installs what a worker installs, from the package index
+def test_the_package_that_beam_stages_does_the_job_in_an_empty_environment(
+    launcher, service, gcs, media, source, tmp_path
+):
+    python = tmp_path / "venv" / "bin" / "python"
+
+    def install(job: dict) -> str | None:
+        packages = job["environment"]["workerPools"][0]["packages"]
+        folder = job["environment"]["sdkPipelineOptions"]["options"]["staging_location"]
+        staged.extend(package["name"] for package in packages)
+        (tmp_path / "mbt-flax.tar.gz").write_bytes(storage.read(f"{folder}/{staged[0]}"))
+        uv = [Path(sys.executable).with_name("uv"), "--quiet"]
+        subprocess.run([*uv, "venv", "--python", sys.executable, tmp_path / "venv"], check=True)
+        lock = REPOSITORY / "requirements.lock"
+        pins = ["--python", python, "--constraint", lock, "--build-constraint", lock]
+        subprocess.run([*uv, "pip", "install", *pins, tmp_path / "mbt-flax.tar.gz"], check=True)
+        check = [python, REPOSITORY / "containers" / "check_worker.py", lock]
+        assert "ready" in subprocess.run(check, cwd="/", check=True, capture_output=True, text=True).stdout
+        service.work = work
+        return work(job)
+
+    write_clips(launcher.folder / "clips.csv", [f"{media.url}/{number}.mp4" for number in range(4)])
+    staged: list[str] = []
+    work, before = working(launcher.env, str(python)), len(service.jobs)
+    service.work = install
+    command = launcher.command("build", gcs.root("sdist"), "--setup_file=./setup.py", "--json", "--num_shards=1")
+    done = subprocess.run(command, env=launcher.env, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.stderr, service.errors)
+    assert staged == ["workflow.tar.gz"] and json.loads(done.stdout)["splits"]["train"]["records"] == 4
+    fetch, build = service.jobs[before:]
+    assert {"FetchClips", "CallableWrapperDoFn"} <= set(fetch["unpickled"])
+    assert {"BuildShards", "AddUp"} <= set(build["unpickled"]), build["unpickled"]
+    assert str(source) not in json.dumps(fetch)
 
 
 def options(**changes) -> Options:
