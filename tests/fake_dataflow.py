@@ -28,7 +28,8 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from mbt.pipeline import storage
 data = storage.read(sys.argv[1])
 for pickled in re.findall(rb"QlpoO[A-Za-z0-9+/]{20,}=*", data):
-    print(type(pickler.loads(pickled)).__name__)
+    loaded = pickler.loads(pickled)
+    print(*(type(each).__name__ for each in (loaded if isinstance(loaded, tuple) else [loaded])))
 heavy = {"tensorflow", "jax", "flax"} & set(sys.modules)
 assert not heavy, heavy
 proto = beam_runner_api_pb2.Pipeline.FromString(data)
