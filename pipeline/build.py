@@ -41,14 +41,13 @@ class Build(beam.PTransform):
 
     def expand(self, task_files):
         """Adds the steps."""
+        building = beam.ParDo(BuildShards(self._job))
+        building.with_resource_hints(min_ram=MIN_RAM)
         made = (
             task_files
             | "Read tasks" >> beam.FlatMap(read_tasks)  # (path of the plan, Task)
             | "Spread" >> beam.Reshuffle()
-            | "Build"
-            >> beam.ParDo(BuildShards(self._job))
-            .with_resource_hints(min_ram=MIN_RAM)
-            .with_outputs(FAILED, STATISTICS, main=BUILT)
+            | "Build" >> building.with_outputs(FAILED, STATISTICS, main=BUILT)
         )
         statistics = made[STATISTICS] | "Add up" >> beam.CombinePerKey(AddUp())
         return {BUILT: made[BUILT], FAILED: made[FAILED], STATISTICS: statistics}

@@ -231,7 +231,8 @@ def pipeline(job: PipelineOptions, stage: str) -> Iterator[beam.Pipeline]:
 
     logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.CRITICAL + 1)  # we say it, in a line
     # Beam's own functions are pickled by value, each with the file that it came from: without this machine's folders.
-    cloudpickle_pickler.DEFAULT_CONFIG.filepath_interceptor = cloudpickle.get_relative_path
+    config: Any = cloudpickle_pickler.DEFAULT_CONFIG
+    config.filepath_interceptor = cloudpickle.get_relative_path
     made = beam.Pipeline(options=job)
     yield made
     try:
