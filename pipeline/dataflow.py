@@ -149,6 +149,8 @@ def job_options(options: Options, stage: str, folder: str) -> PipelineOptions:
     _default(worker, "autoscaling_algorithm", "THROUGHPUT_BASED")
     lanes = options.fetch.workers if stage == FETCH else None  # more machines than lanes would idle
     _default(worker, "max_num_workers", max(lanes or ours.max_workers, worker.num_workers or 0))
+    if lanes:  # a lane is one element: autoscaling, which goes by how many wait, would see no need
+        _default(worker, "num_workers", min(lanes, worker.max_num_workers))
     _default(debug, "number_of_worker_harness_threads", 1)  # a clip's ffmpeg, or --downloads, keeps a process busy
     given = {experiment.split("=")[0] for experiment in debug.experiments or ()}
     if not given & {_ONE_PROCESS, _PROCESS_PER_CPU}:
