@@ -226,7 +226,7 @@ def pipeline(job: PipelineOptions, stage: str) -> Iterator[beam.Pipeline]:
     """A pipeline for the steps of a stage; at the end of the block it is submitted and waited for.
 
     Raises:
-      IncompleteError: the service does not take it, or it does not end well.
+      IncompleteError: the service does not take it, it does not end well, or it is not known how it ends.
     """
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
     from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
@@ -251,6 +251,11 @@ def pipeline(job: PipelineOptions, stage: str) -> Iterator[beam.Pipeline]:
         raise IncompleteError(
             f"Dataflow's {stage} job {result.job_id()} ended as {result.state}: {_short(error)}. What is done is "
             "kept, and the same command goes on"
+        ) from error
+    except (AssertionError, *gcs.ERRORS) as error:  # the assertion is Beam's, whose thread gave up asking
+        raise IncompleteError(
+            f"Dataflow's {stage} job {result.job_id()} is out of sight ({_short(error)}), and goes on without this "
+            "command. Give the same command again when it has ended"
         ) from error
     finally:
         _running.clear()

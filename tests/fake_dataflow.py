@@ -49,6 +49,7 @@ class FakeDataflow:
       jobs: that arrived, as JSON, each with its id and state.
       tokens: what requests came with.
       errors: of jobs that ended, by id.
+      is_broken: whether questions for a job get an answer that is worth no second try.
       work: called with a job when it is first asked for; None for a good end, the error of which it dies, or
         "JOB_STATE_RUNNING" to go on.
     """
@@ -57,6 +58,7 @@ class FakeDataflow:
         self.url = ""
         self.jobs: list[dict] = []
         self.tokens: set[str | None] = set()
+        self.is_broken = False
         self.work: Callable[[dict], str | None] = lambda job: "no workers here"
         self.errors: dict[str, str] = {}
 
@@ -73,6 +75,8 @@ class FakeDataflow:
     def answer(self, method: str, path: str, body: dict) -> dict | None:
         """What the service says; None where it has no such page."""
         if not (match := _JOBS.fullmatch(path)):
+            return None
+        if match[3] and self.is_broken:
             return None
         if match[3]:
             job = next(job for job in self.jobs if job["id"] == match[3])
@@ -144,8 +148,8 @@ def serving() -> Iterator[FakeDataflow]:
             else:
                 fake.tokens.add(self.headers.get("Authorization"))
                 answer = fake.answer(self.command, path, json.loads(body or b"{}"))
-            data = json.dumps(answer or {"error": {"code": 404, "message": "no such page"}}).encode()
-            self.send_response(404 if answer is None else 200)
+            data = json.dumps(answer or {"error": {"code": 400, "message": "no such page"}}).encode()
+            self.send_response(400 if answer is None else 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from fake_dataflow import TOKEN, pipeline_url, serving, working, write_credentials
@@ -19,6 +20,7 @@ from test_packaging import copy_source
 
 from mbt.pipeline import dataflow, storage
 from mbt.pipeline.annotations.selection import Selection
+from mbt.pipeline.errors import IncompleteError
 from mbt.pipeline.main import main
 from mbt.pipeline.options import Options
 from mbt.pipeline.settings import FetchSettings
@@ -50,7 +52,7 @@ class Launcher:
 
     def run(self, command: str, root: str, *words: str) -> subprocess.CompletedProcess:
         done = self.command(command, root, *words)
-        return subprocess.run(done, env=self.env, capture_output=True, text=True, check=False, timeout=200)
+        return subprocess.run(done, env=self.env, capture_output=True, text=True, check=False, timeout=500)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,19 @@ def test_a_job_that_fails_is_told_in_a_line(arrived):
 def test_the_graph_does_not_grow_with_the_clips(arrived):
     _, job, staged = arrived
     assert len(json.dumps(job)) + len(staged["pipeline.pb"]) < 2 * CLIPS  # bytes: their ids alone are more
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of Beam's thread, which asks
+def test_a_job_that_is_out_of_sight_is_not_called_a_failure(service, gcs, here_as_launcher):
+    job = dataflow.job_options(options(beam=[f"--dataflow_endpoint={service.url}"]), "fetch", gcs.root("sight"))
+    service.is_broken = True
+    try:
+        said = r"is out of sight \(.*\), and goes on without this command"
+        with pytest.raises(IncompleteError, match=said), dataflow.pipeline(job, "fetch") as pipeline:
+            _ = pipeline | beam.Create([1])
+    finally:
+        service.is_broken = False
+    assert service.jobs[-1]["name"].endswith("-fetch")
 
 
 @pytest.mark.slow
