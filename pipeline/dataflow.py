@@ -32,7 +32,6 @@ from mbt.pipeline import build, fetching, gcs, known, runner, secret, storage
 from mbt.pipeline.errors import IncompleteError, RefusedError
 from mbt.pipeline.options import Options
 
-RUNNER = "DataflowRunner"
 FETCH, BUILD = "fetch", "build"
 
 # One process a machine: --downloads and --sleep are a machine's, and processes in containers of their own would not
@@ -77,8 +76,9 @@ STAGES = {
 
 
 def is_chosen(beam_options: PipelineOptions) -> bool:
-    """Whether Dataflow is to run the job."""
-    return beam_options.view_as(StandardOptions).runner == RUNNER
+    """Whether Dataflow is to run the job, by any of the names that Beam takes."""
+    name = (beam_options.view_as(StandardOptions).runner or "").rpartition(".")[2].lower()
+    return name in ("dataflow", "dataflowrunner")
 
 
 def refuse(options: Options) -> None:

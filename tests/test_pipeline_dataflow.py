@@ -18,7 +18,7 @@ from fake_dataflow import TOKEN, pipeline_url, serving, working, write_credentia
 from media_server import serving as serving_media
 from test_packaging import copy_source
 
-from mbt.pipeline import dataflow, storage
+from mbt.pipeline import dataflow, runner, storage
 from mbt.pipeline.annotations.selection import Selection
 from mbt.pipeline.errors import IncompleteError
 from mbt.pipeline.main import main
@@ -295,6 +295,20 @@ def test_defaults_of_both_stages():
         assert each["temp_location"] == "gs://bucket/set/tmp/run-000001/dataflow"
     assert re.fullmatch(r"mbt-my-set-[0-9a-f]{8}-build", build["job_name"])
     assert said("fetch", part=(1, 2))["job_name"].endswith("-fetch-1-of-2")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_it"),
+    [
+        ("DataflowRunner", True),
+        ("dataflow", True),
+        ("apache_beam.runners.dataflow.dataflow_runner.DataflowRunner", True),
+        ("DirectRunner", False),
+        ("FlinkRunner", False),
+    ],
+)
+def test_dataflow_is_known_by_all_its_names(name, is_it):
+    assert dataflow.is_chosen(runner.pipeline_options([f"--runner={name}"])) == is_it
 
 
 def test_lanes_bound_the_machines():
