@@ -164,7 +164,7 @@ class Assembly:
         plan.write(table, plan_path)
         building.write_tasks(tasks_path, plan_path, tasks)
         num_clips = pc.sum(pc.equal(table["outcome"], Outcome.OK.value)).as_py() or 0
-        with self._work.job(num_clips, "build") as shared, beam.Pipeline(options=self._work.beam_options) as pipeline:
+        with self._work.job(num_clips, "build") as shared, self._work.pipeline("build") as pipeline:
             built = pipeline | beam.Create([tasks_path]) | building.Build(shared)
             _ = built[building.STATISTICS] | beam.Map(building.write_statistics, self._work.folder)
 

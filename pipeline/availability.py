@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import requests
 
-from mbt.pipeline import storage, youtube
+from mbt.pipeline import secret, storage, youtube
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.download import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, head
@@ -137,9 +137,9 @@ class Asker:
 
 
 def read_key(path: str | None) -> str | None:
-    """The key of the Data API in a file, or None.
+    """The key of the Data API, or None.
 
     Raises:
-      OSError: it cannot be read.
+      SecretError: it cannot be read.
     """
-    return storage.read(path).decode().strip() if path else None
+    return secret.read(path).strip() if path else None

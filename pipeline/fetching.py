@@ -9,12 +9,25 @@ import dataclasses
 import itertools
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 
-from mbt.pipeline import availability, download, fetch, ffmpeg, ledger, parquet, plan, proxies, runner, storage, youtube
+from mbt.pipeline import (
+    availability,
+    download,
+    fetch,
+    ffmpeg,
+    ledger,
+    parquet,
+    plan,
+    proxies,
+    runner,
+    secret,
+    storage,
+    youtube,
+)
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.job import Job, Worker
@@ -23,6 +36,7 @@ from mbt.pipeline.sources import stays_in_place
 from mbt.schemas.clip import Outcome
 
 ROWS_PER_RANGE = 512
+MIN_RAM = "4GB"  # of a worker: one ffmpeg at its limit of 3 GiB, Python, and yt-dlp's processes
 # For each download another thread, that probes what came before.
 _THREADS_PER_DOWNLOAD = 2
 _PASSING = (Outcome.BLOCKED, Outcome.TRANSIENT)  # these say nothing of a clip's source
@@ -49,9 +63,9 @@ class Fetch(beam.PTransform):
                 ranges
                 | "Key" >> beam.Map(_lane, self._job.fetch.workers)  # (lane, (path, first_row, num_rows))
                 | "Lanes" >> beam.GroupByKey()  # (lane, [(path, first_row, num_rows)])
-                | "Take" >> beam.FlatMap(lambda lane: lane[1])
+                | "Take" >> beam.FlatMap(_spans)  # (path, first_row, num_rows)
             )
-        return spread | "Fetch" >> beam.ParDo(FetchClips(self._job))  # (outcome, attempts)
+        return spread | "Fetch" >> beam.ParDo(FetchClips(self._job)).with_resource_hints(min_ram=MIN_RAM)
 
 
 class FetchClips(Worker):
@@ -172,15 +186,25 @@ def _lane(span: tuple[str, int, int], lanes: int) -> tuple[int, tuple[str, int, 
     return span[1] // ROWS_PER_RANGE % lanes, span
 
 
+def _spans(lane: tuple[int, Iterable[tuple[str, int, int]]]) -> Iterable[tuple[str, int, int]]:
+    return lane[1]  # no lambda: one is pickled with the path of this file
+
+
 def _youtube_settings(settings: FetchSettings, program: str) -> youtube.Settings:
     return youtube.Settings(
         cookies=settings.cookies,
+        cookies_text=_cookies_text(settings.cookies),
         download=settings.download,
         bytes_per_second=_share(settings),
         time_limit_s=settings.time_limit_s,
         max_bytes=settings.max_bytes,
         ffmpeg=program,
     )
+
+
+def _cookies_text(place: str | None) -> str | None:
+    """The cookies that are in no file of this machine."""
+    return secret.read(place) if place and secret.is_elsewhere(place) else None
 
 
 def _share(settings: FetchSettings) -> int | None:

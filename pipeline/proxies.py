@@ -5,7 +5,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from mbt.pipeline import storage
+from mbt.pipeline import secret
 
 REST_S = 900.0  # a guest session that YouTube limits is free again within the hour
 _SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
@@ -59,9 +59,9 @@ def read(path: str | None) -> Proxies:
     if path is None:
         return Proxies([])
     try:
-        lines = storage.read(path).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProxiesError(f"--proxies={path}: cannot be read ({type(error).__name__})") from None
+        lines = secret.read(path).splitlines()
+    except secret.SecretError as error:
+        raise ProxiesError(f"--proxies={error}") from None
     urls = []
     for number, line in enumerate(lines, 1):
         if url := line.partition("#")[0].strip():

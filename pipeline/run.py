@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
-from mbt.pipeline import canary, copies, ffmpeg, known, proxies, runner, standing, storage, writer
+from mbt.pipeline import canary, copies, dataflow, ffmpeg, known, proxies, runner, secret, standing, storage, writer
 from mbt.pipeline import dataset as datasets
 from mbt.pipeline.annotations.read import read
 from mbt.pipeline.annotations.rows import AnnotationsError
@@ -57,6 +57,8 @@ def adopt(options: Options, folder: str, pattern: str) -> tuple[standing.Status,
         names = copies.parse(pattern)
         if not os.path.isdir(folder):
             raise RefusedError(f"{folder}: no such folder")
+        if dataflow.is_chosen(runner.pipeline_options(options.beam)):
+            raise RefusedError("--runner=DataflowRunner: the copies lie on this machine; leave it out")
         files = copies.find(os.path.abspath(folder), names)
         if not files:
             raise RefusedError(f"{folder} holds no file named like {names.text}; see mbt-data import --help")
@@ -108,7 +110,9 @@ def _writing(options: Options) -> Iterator[Work]:
     beam_options = runner.pipeline_options(options.beam)
     FileSystems.set_options(beam_options)  # before the first look at ROOT: clients keep the credentials they begin with
     program = ffmpeg.executable(options.ffmpeg)
-    proxies.read(options.fetch.proxies)
+    if dataflow.is_chosen(beam_options):
+        dataflow.refuse(options)
+    _check_secrets(options, anywhere=runner.is_local(beam_options))
     if not runner.is_local(beam_options) and not (options.fetch.workers or options.fetch.proxies):
         raise RefusedError(
             "many machines would multiply the load on the servers: say --max_fetch_workers=N (machines that fetch at a "
@@ -119,4 +123,17 @@ def _writing(options: Options) -> Iterator[Work]:
     datasets.check_name(options.root, datasets.read(options.root), options.name)
     part = writer.Part(*options.part)
     with writer.hold(options.root, part, take_over=options.take_over):
+        if dataflow.is_chosen(beam_options):
+            dataflow.refuse_beside_another(options)
         yield Work(options, beam_options, program, part)
+
+
+def _check_secrets(options: Options, *, anywhere: bool) -> None:
+    """Finds out before anything starts what workers could not read; what only they can reach, they find out."""
+    for flag in ("proxies", "cookies", "youtube_api_key"):
+        place = getattr(options.fetch, flag)
+        if place and (anywhere or not secret.is_elsewhere(place)):
+            try:
+                proxies.read(place) if flag == "proxies" else secret.read(place)
+            except secret.SecretError as error:
+                raise RefusedError(f"--{flag}={error}") from error

@@ -5,12 +5,12 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FetchSettings:
-    """How media are fetched; secrets are named by the files that hold them.
+    """How media are fetched; of secrets it holds only where they are kept, as `secret.read` takes it.
 
     Attributes:
-      cookies: path of a cookies file for YouTube, or None.
-      proxies: path of a file of proxies, or None.
-      youtube_api_key: path of a file with a key of YouTube's Data API, or None.
+      cookies: a cookies file for YouTube, or None.
+      proxies: a file of proxies, or None.
+      youtube_api_key: a file with a key of YouTube's Data API, or None.
       downloads: at a time, on each machine.
       interval_s: between requests to YouTube, on each machine.
       bytes_per_second: of all downloads of a machine, or None.

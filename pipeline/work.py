@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from mbt.pipeline import (
     breaker,
     canary,
+    dataflow,
     fetching,
     job,
     known,
@@ -131,6 +132,8 @@ class Work:
         if not len(clips.valid):
             why = _first_bad(clips.invalid) if len(clips.invalid) else "it has no rows"
             raise RefusedError(f"{self.options.selection.files[0]} holds no valid clip: {why}")
+        if dataflow.is_chosen(self.beam_options):
+            dataflow.refuse_local_sources(clips.valid)
         return clips
 
     def fetch(self, table: pa.Table, own: dict[str, tuple[str, bool]] | None = None, *, anew: bool = False) -> None:
@@ -161,7 +164,7 @@ class Work:
         plan.write(rows, path)
         count = len(rows)
         del rows
-        with self.job(count, "fetch") as shared, beam.Pipeline(options=self.beam_options) as pipeline:
+        with self.job(count, "fetch") as shared, self.pipeline("fetch") as pipeline:
             _ = pipeline | beam.Create([path]) | fetching.Fetch(shared)
         if (why := breaker.read(breaker.path(self.folder))) is not None:
             raise IncompleteError(
@@ -175,6 +178,12 @@ class Work:
             return None
         before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=self.options.older_than_s)
         return known.Recheck(outcomes=self.options.recheck, before=before)
+
+    def pipeline(self, title: str) -> contextlib.AbstractContextManager[beam.Pipeline]:
+        """A pipeline for the steps of a stage, which runs when the block ends."""
+        if not dataflow.is_chosen(self.beam_options):
+            return beam.Pipeline(options=self.beam_options)
+        return dataflow.pipeline(dataflow.job_options(self.options, title, self.folder), title)
 
     @contextlib.contextmanager
     def job(self, num_clips: int, title: str) -> Iterator[job.Job]:
@@ -190,7 +199,7 @@ class Work:
                 work=self.folder,
                 run=self.run,
                 dataset_name=self.options.name,
-                media_root=self.options.selection.media_root,
+                media_root=self._media_root(),
                 canary=canary.digest(self.program),
                 ffmpeg_path=self.options.ffmpeg,
                 threads=runner.threads_per_worker(self.beam_options),
@@ -199,6 +208,11 @@ class Work:
                 progress=folder,
                 fetch=self.options.fetch,
             )
+
+    def _media_root(self) -> str:
+        """As far as workers need it, who find no local path where they share no files with this machine."""
+        root = self.options.selection.media_root
+        return "" if dataflow.is_chosen(self.beam_options) and storage.is_local(root) else root
 
     def _progress_folder(self, title: str, stack: contextlib.ExitStack) -> str:
         if not storage.is_local(self.root):

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 from mbt.pipeline.outcomes import TWICE, Failure, FetchError, StopError, classify
@@ -45,6 +45,7 @@ class Settings:
 
     Attributes:
       cookies: a file in Netscape's format; it is read and never written.
+      cookies_text: what it holds, where this machine has it in no file; `cookies` is then its name in messages.
       download: "whole", "range" (only the span, by ffmpeg) or "auto": whole, unless the video is long.
       bytes_per_second: limit of one download; ffmpeg, which reads ranges, knows none.
       time_limit_s: of one download, all in all.
@@ -53,6 +54,7 @@ class Settings:
     """
 
     cookies: str | None = None
+    cookies_text: str | None = field(default=None, repr=False)
     download: str = "auto"
     bytes_per_second: int | None = None
     time_limit_s: float = 900.0
@@ -170,7 +172,9 @@ def _work(video: str, folder: str) -> Iterator[str]:
 
 
 def _job(video: str, span_us: tuple[int, int] | None, work: str, settings: Settings, proxy: str | None) -> dict:
-    cookies = os.path.abspath(settings.cookies) if settings.cookies else None
+    cookies = settings.cookies
+    if cookies and settings.cookies_text is None:
+        cookies = os.path.abspath(cookies)
     paths = {"cookies": cookies, "ffmpeg": os.path.abspath(settings.ffmpeg), "folder": work}
     return asdict(settings) | paths | {"video": video, "span_us": span_us, "proxy": proxy, "ask_only": False}
 

@@ -89,7 +89,7 @@ def answer(job: dict, tell: Callable[[int], None]) -> dict:
     listener = _Listener()
     hide = functools.partial(str)
     try:
-        cookies = _cookies(job["cookies"])
+        cookies = _cookies(job["cookies"], job["cookies_text"])
         hide = functools.partial(_hidden, _secrets(cookies, job["proxy"]))
         with _private(job["folder"]), _log(job["folder"]):
             return _download(job, cookies, listener, tell)
@@ -489,13 +489,14 @@ def _statuses(folder: str) -> list[str]:
         return []
 
 
-def _cookies(path: str | None) -> str | None:
+def _cookies(path: str | None, text: str | None) -> str | None:
     """The cookies, in memory: yt-dlp would write the file back."""
     if path is None:
         return None
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        if text is None:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise StopError(f"the cookies file {path} cannot be read: {why}") from error

@@ -5,6 +5,7 @@ import os
 import re
 from typing import Any, NoReturn
 
+from mbt.pipeline import secret
 from mbt.pipeline.annotations.read import DATASETS, Selection
 from mbt.pipeline.options import Options
 from mbt.pipeline.settings import FetchSettings
@@ -123,7 +124,9 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
 def add_fetch(parser: argparse.ArgumentParser) -> None:
     """How media are fetched."""
     group = parser.add_argument_group(
-        "fetching", "Secrets come from files, which every machine reads for itself: they reach no log and no ledger."
+        "fetching",
+        "Secrets come from files, which every machine reads for itself, or from Google's Secret Manager, named as\n"
+        "sm://PROJECT/NAME or sm://PROJECT/NAME/VERSION. They reach no job, no log and no ledger.",
     )
     add = group.add_argument
     defaults = FetchSettings()
@@ -220,11 +223,7 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
     name = known.name or _default_name(known.dataset, first)
     check_name("--name", name)
     for flag in ("cookies", "proxies", "youtube_api_key"):
-        path = getattr(known, flag, None)
-        if path and "://" in path and flag == "cookies":
-            raise FlagsError(f"--cookies={path}: give a file of this machine")
-        if path and "://" not in path and not os.path.isfile(path):
-            raise FlagsError(f"--{flag}={path}: no such file")
+        _check_secret(flag, getattr(known, flag, None))
     return Options(
         root=root(known.output),
         name=name,
@@ -286,6 +285,18 @@ def _default_name(dataset: str, first_file: str) -> str:
     return dataset if dataset != "csv" else os.path.splitext(os.path.basename(first_file))[0]
 
 
+def _check_secret(flag: str, place: str | None) -> None:
+    try:
+        if not place or secret.is_elsewhere(place):
+            return
+    except secret.SecretError as error:
+        raise FlagsError(f"--{flag}={error}") from None
+    if "://" in place and flag == "cookies":
+        raise FlagsError(f"--cookies={place}: give a file of this machine, or {secret.FORMS}")
+    if "://" not in place and not os.path.isfile(place):
+        raise FlagsError(f"--{flag}={place}: no such file")
+
+
 def _fetch(known: argparse.Namespace) -> FetchSettings:
     return FetchSettings(
         cookies=known.cookies and _absolute(known.cookies),
@@ -301,4 +312,4 @@ def _fetch(known: argparse.Namespace) -> FetchSettings:
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
+    return path if "://" in path or secret.is_elsewhere(path) else os.path.abspath(path)
