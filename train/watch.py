@@ -1,9 +1,9 @@
 """Ends every process of a run, within a minute and with one line, when one of them dies.
 
 Collectives on GPUs and TPUs wait for a dead peer, those on CPUs fail without saying whose fault it is, and JAX's own
-heartbeats end a process by SIGABRT with a stack trace, after 100 s. So the connections over which the processes met stay
-open: a process that is killed closes its own at once, and one that is stopped, or whose host or network is gone, falls
-silent. Process 0 is connected to all others, and tells them.
+heartbeats end a process by SIGABRT with a stack trace, after 100 s. So the connections over which the processes met
+stay open: a process that is killed closes its own at once, and one that is stopped, or whose host or network is gone,
+falls silent. Process 0 is connected to all others, and tells them.
 """
 
 import os
