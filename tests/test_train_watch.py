@@ -48,7 +48,7 @@ def told(process: subprocess.Popen, line: str = "") -> tuple[int, str]:
         process.stdin.write(f"{line}\n")
         process.stdin.flush()
     process.wait()
-    return process.returncode, process.stderr.read()
+    return process.returncode, process.stderr.read().lstrip("\n")
 
 
 def test_all_leave_and_nobody_is_missed(member):

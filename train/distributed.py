@@ -12,7 +12,7 @@ import jax
 from jax._src.clusters import ClusterEnv  # public only as a part of initialize(), which takes it as it is
 
 from mbt.train import rendezvous
-from mbt.train.errors import RunError, StoppedError, UsageError
+from mbt.train.errors import INTERRUPTED, RunError, StoppedError, UsageError
 from mbt.train.relay import relay
 from mbt.train.watch import Watch
 
@@ -35,7 +35,7 @@ def joined(
       UsageError: they do not fit together, or there is no cluster to ask.
       LostError: one of them did not come.
     """
-    place, devices = _place(processes, run)
+    place, devices = find_place(processes, run)
     meeting = rendezvous.meet(place)
     watch = Watch(place.me, meeting.connections, meeting.names, advice)
     watch.start()
@@ -81,7 +81,7 @@ def _fail(watch: Watch, me: int, error: BaseException) -> None:
     elif not isinstance(error, UsageError | OSError | KeyboardInterrupt):
         # Often what a collective says whose partner has died: the watch finds out which, and ends this process.
         time.sleep(watch.silence_s + MOMENT_S)
-    status = getattr(error, "status", 1)
+    status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else getattr(error, "status", 1)
     watch.fail(status, f"process {me} ended: {' '.join(str(error).split()) or type(error).__name__}")
     atexit.register(_end, status)
 
@@ -93,7 +93,7 @@ def _end(status: int) -> None:
     os._exit(status)
 
 
-def _place(processes: rendezvous.Processes, run: str) -> tuple[rendezvous.Place, list[int] | None]:
+def find_place(processes: rendezvous.Processes, run: str) -> tuple[rendezvous.Place, list[int] | None]:
     """Where to meet, and which of this machine's GPUs are this process's; None for all."""
     coordinator, count, me, timeout_s = processes
     devices = None
@@ -103,6 +103,8 @@ def _place(processes: rendezvous.Processes, run: str) -> tuple[rendezvous.Place,
         raise UsageError("coordinator, number of processes and process id are given together, or none of them")
     if not (found := re.fullmatch(r"\[?(\S+?)\]?:(\d+)", coordinator)):
         raise UsageError(f"coordinator {coordinator!r}: must be HOST:PORT of process 0")
+    if count < 1:
+        raise UsageError(f"number of processes {count}: must be positive")
     if not 0 <= me < count:
         raise UsageError(f"process id {me}: must be from 0 to {count - 1}")
     place = rendezvous.Place(host=found[1], port=int(found[2]), count=count, me=me, run=run, timeout_s=timeout_s)

@@ -1,5 +1,8 @@
 """What can end a command, how it is told, and the exit status that it ends with."""
 
+# 128 and the signal's number, as a shell tells the end of a process by SIGINT and SIGTERM.
+INTERRUPTED, TERMINATED = 130, 143
+
 
 class UsageError(Exception):
     """The command cannot start: a wrong flag, config, dataset or folder. One line; says what to do."""
@@ -16,7 +19,7 @@ class RunError(Exception):
 class StoppedError(Exception):
     """A signal asked the run to end; it is saved. One line."""
 
-    status = 143  # 128 and the signal's number, as a shell tells the end of a process by SIGTERM
+    status = TERMINATED
 
 
 class LostError(Exception):

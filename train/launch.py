@@ -59,8 +59,8 @@ class Slurm:
         options += [f"--partition={self.partition}"] if self.partition else []
         options += ["--signal=TERM@120", "--requeue", "--open-mode=append"]
         lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]
-        # srun takes a job's --cpus-per-task only where it is told.
-        words = ["srun", "--ntasks-per-node=1", f"--cpus-per-task={self.cpus}", *host_command(command)]
+        # srun takes a job's --cpus-per-task only where it is told. --wait: for a process that is stopped, not for ever.
+        words = ["srun", "--ntasks-per-node=1", f"--cpus-per-task={self.cpus}", "--wait=60", *host_command(command)]
         return "\n".join([*lines, "", _wrapped(words), _REQUEUE]) + "\n"
 
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from mbt.train.errors import LostError
+from mbt.train.errors import INTERRUPTED, TERMINATED, LostError
 from mbt.train.launch import host_command
 
 POLL_S = 0.1
@@ -21,7 +21,9 @@ GRACE_S = 15.0
 SHOWN_LINES = 5
 PR_SET_PDEATHSIG = 1
 # A signal that came before the process was ready for it ended it without more ado.
-_TOLD = {-signal.SIGTERM: 143, -signal.SIGINT: 130}
+_TOLD = {-signal.SIGTERM: TERMINATED, -signal.SIGINT: INTERRUPTED}
+# How a process ends that need not worry the others: all of them do.
+_IN_ORDER = (0, TERMINATED)
 
 
 def run(command: list[str], count: int) -> int:
@@ -35,17 +37,17 @@ def run(command: list[str], count: int) -> int:
     coordinator = f"127.0.0.1:{_free_port()}"
     with tempfile.TemporaryDirectory() as folder:
         logs = [pathlib.Path(folder) / f"{me}.log" for me in range(count)]
-        processes = [
-            _start(host_command(command, coordinator, count, me), logs[me] if me else None) for me in range(count)
-        ]
+        processes: list[subprocess.Popen] = []
         try:
             with _forwarded(processes):
+                for me in range(count):
+                    processes.append(_start(host_command(command, coordinator, count, me), logs[me] if me else None))
                 statuses = _wait(processes)
         finally:
             for process in processes:
                 process.kill()
         for me, status in statuses.items():
-            if me and status not in (0, signal.SIGTERM + 128):
+            if me and status not in _IN_ORDER:
                 _show(me, status, logs[me])
     status = next((status for status in statuses.values() if status != 0), 0)
     return _TOLD.get(status, LostError.status) if status < 0 else status
@@ -95,7 +97,7 @@ def _wait(processes: list[subprocess.Popen]) -> dict[int, int]:
         for me, process in enumerate(processes):
             if me not in ended and process.poll() is not None:
                 ended[me] = process.returncode
-        if deadline is None and any(status not in (0, signal.SIGTERM + 128) for status in ended.values()):
+        if deadline is None and any(status not in _IN_ORDER for status in ended.values()):
             deadline = time.monotonic() + GRACE_S
         if deadline is not None and time.monotonic() > deadline:
             for process in processes:

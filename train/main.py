@@ -11,10 +11,8 @@ from types import ModuleType
 from typing import NoReturn
 
 from mbt.train.commands import compare, cost, evaluate, import_checkpoint, launch, predict, sweep, train
-from mbt.train.errors import LostError, RunError, StoppedError, UsageError
+from mbt.train.errors import INTERRUPTED, LostError, RunError, StoppedError, UsageError
 
-# 128 and the signal's number, as a shell tells the end of a process by SIGINT.
-INTERRUPTED = 130
 COMMANDS: tuple[ModuleType, ...] = (train, launch, evaluate, compare, predict, sweep, import_checkpoint, cost)
 
 

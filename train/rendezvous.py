@@ -26,14 +26,14 @@ class Processes(NamedTuple):
     Attributes:
       coordinator: host:port of process 0, the same for all. None, with both others, asks the cluster: Slurm, Open MPI,
         Kubernetes and TPU pods are known to JAX.
-      count: of processes.
-      me: number of this one, from 0.
+      num_processes: of the run.
+      process_id: of this one, from 0.
       timeout_s: how long to wait for those that are late.
     """
 
     coordinator: str | None = None
-    count: int | None = None
-    me: int | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
     timeout_s: float = TIMEOUT_S
 
 
@@ -108,7 +108,8 @@ def _gather(place: Place) -> Meeting:
                 print(f"mbt-train: waiting for {_missing(place, here)} of {place.count}", file=sys.stderr, flush=True)
             for key, _ in selector.select(RETRY_S):
                 if key.fileobj is server:
-                    selector.register(Connection(server.accept()[0]), selectors.EVENT_READ)
+                    with contextlib.suppress(OSError):  # one that has gone again
+                        selector.register(Connection(server.accept()[0]), selectors.EVENT_READ)
                 else:
                     _hear(place, here, names, key.fileobj, selector)  # type: ignore[arg-type]
     port = _free_port()
@@ -133,13 +134,12 @@ def _hear(
             del here[process]
         return
     for message in messages:
-        process = message.get("join")
-        if not isinstance(process, int):
+        joining = message.get("join")
+        if not isinstance(joining, int):
             continue
-        reason = _refusal(place, here, process, message)
-        if reason:
+        if reason := _refusal(place, here, joining, message):
             _refuse(here | {-1: connection}, UsageError(reason))
-        here[process], names[process] = connection, str(message.get("on"))
+        here[joining], names[joining] = connection, str(message.get("on"))
 
 
 def _refusal(place: Place, here: dict[int, Connection], process: int, message: dict) -> str | None:

@@ -139,7 +139,8 @@ class Watch:
         """Not by an exception: the main thread may wait for the dead in native code, and JAX would at exit."""
         advice = f"; {self._advice()}" if status == LostError.status else ""
         sys.stdout.flush()
-        os.write(sys.stderr.fileno(), f"mbt-train: {text}{advice}\n".encode())
+        # The line begins a new one, since a progress bar may stand in this one.
+        os.write(sys.stderr.fileno(), f"\nmbt-train: {text}{advice}\n".encode())
         self._say_goodbye()
         os._exit(status)
 
