@@ -72,6 +72,17 @@ def test_when_one_is_killed_the_others_say_which_and_end(member, count, victim):
     assert ended == [(75, line)] * (count - 1)
 
 
+@pytest.mark.parametrize("advice", ["hang", "fail"])
+def test_what_keeps_from_asking_what_to_do_does_not_keep_the_process(member, advice):
+    """Such as a file system that has gone with the host."""
+    processes = [member(me, advice=advice) for me in range(2)]
+    meet(processes)
+    processes[0].kill()
+    status, errors = told(processes[1])
+    assert status == 75
+    assert errors.startswith("mbt-train: process 0 on 127.0.0.1 has died")
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_that_falls_silent_is_lost_and_told_so_when_it_wakes(member, victim):
     processes = [member(me, 3) for me in range(3)]

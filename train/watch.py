@@ -22,6 +22,7 @@ SILENCE_S = 30.0
 # A failure that another process reports is often one that this one is about to find too, and to tell in its own words.
 GRACE_S = 5.0
 GOODBYE_S = 2.0
+LAST_WORDS_S = 10.0
 
 
 class Watch:
@@ -137,12 +138,16 @@ class Watch:
 
     def _end(self, status: int, text: str) -> NoReturn:
         """Not by an exception: the main thread may wait for the dead in native code, and JAX would at exit."""
-        advice = f"; {self._advice()}" if status == LostError.status else ""
-        sys.stdout.flush()
-        # The line begins a new one, since a progress bar may stand in this one.
-        os.write(sys.stderr.fileno(), f"\nmbt-train: {text}{advice}\n".encode())
-        self._say_goodbye()
-        os._exit(status)
+        # A file system that is gone with its host, or a full pipe, must not keep this process.
+        threading.Timer(LAST_WORDS_S, os._exit, (status,)).start()
+        try:
+            # The line begins a new one, since a progress bar may stand in this one.
+            os.write(sys.stderr.fileno(), f"\nmbt-train: {text}".encode())
+            os.write(sys.stderr.fileno(), (f"; {self._advice()}\n" if status == LostError.status else "\n").encode())
+            sys.stdout.flush()
+            self._say_goodbye()
+        finally:
+            os._exit(status)
 
     def _say_goodbye(self) -> None:
         """Lets what was said arrive: a process that ends with messages unread resets its connections."""
