@@ -12,6 +12,7 @@ import pytest
 
 from mbt.train import distributed
 from mbt.train.errors import UsageError
+from mbt.train.rendezvous import Processes
 
 PROGRAM = pathlib.Path(__file__).with_name("train_steps.py")
 STEPS = 20
@@ -74,12 +75,13 @@ def test_two_processes_give_the_losses_of_one():
         (("localhost:1234", None, None), "given together"),
         (("localhost", 2, 0), "must be HOST:PORT"),
         (("localhost:1234", 2, 2), "must be from 0 to 1"),
+        (("localhost:1234", 0, 0), "must be positive"),
         ((None, None, None), "did not find each other: "),
     ],
 )
 def test_what_cannot_be_joined_is_refused(given, reason):
     with pytest.raises(UsageError, match=reason):
-        distributed.start(*given)
+        distributed.find_place(Processes(*given), "")
 
 
 def test_a_process_alone_is_the_only_host():

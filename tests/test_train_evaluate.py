@@ -162,21 +162,22 @@ HOST = """
 import sys
 import jax, numpy as np
 from mbt.train import distributed, sharding
+from mbt.train.rendezvous import Processes
 coordinator, host, root, path, *flags = sys.argv[1:]
-distributed.start(coordinator, 2, int(host))
-from mbt.train.config import load_config, resolve
-from mbt.train.evaluate import Evaluator
-from mbt.train.snapshot import Records, load_manifest
-from mbt.train.step import init_state
-manifest = load_manifest(root, "latest")
-config = resolve(load_config("demo", [f"--config.data.root={root}", *flags]), manifest)
-mesh = sharding.make_eval_mesh(config)
-state = init_state(config, mesh)
-def head(path, leaf):
-    return leaf + 1 if "head" in jax.tree_util.keystr(path) and leaf.ndim == 2 else leaf
-found = Evaluator(config, Records(root, manifest.splits["test"]), 3, mesh).predict(
-    state._replace(params=jax.tree_util.tree_map_with_path(head, state.params)))
-np.savez(path, records=found.records, logits=found.logits, labels=found.labels)
+with distributed.joined(Processes(coordinator, 2, int(host))):
+    from mbt.train.config import load_config, resolve
+    from mbt.train.evaluate import Evaluator
+    from mbt.train.snapshot import Records, load_manifest
+    from mbt.train.step import init_state
+    manifest = load_manifest(root, "latest")
+    config = resolve(load_config("demo", [f"--config.data.root={root}", *flags]), manifest)
+    mesh = sharding.make_eval_mesh(config)
+    state = init_state(config, mesh)
+    def head(path, leaf):
+        return leaf + 1 if "head" in jax.tree_util.keystr(path) and leaf.ndim == 2 else leaf
+    found = Evaluator(config, Records(root, manifest.splits["test"]), 3, mesh).predict(
+        state._replace(params=jax.tree_util.tree_map_with_path(head, state.params)))
+    np.savez(path, records=found.records, logits=found.logits, labels=found.labels)
 """
 
 

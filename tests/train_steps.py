@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mbt.train import distributed, sharding, step
 from mbt.train.config import default_config
+from mbt.train.rendezvous import Processes
 
 ROWS, CLASSES = 16, 6
 
@@ -68,8 +69,14 @@ def train(config: ConfigDict, steps: int) -> tuple[step.State, list[dict[str, fl
 
 def main() -> None:
     words = json.loads(sys.argv[1])
-    if "coordinator" in words:
-        distributed.start(words["coordinator"], words["processes"], words["process"])
+    if "coordinator" not in words:
+        run(words)
+        return
+    with distributed.joined(Processes(words["coordinator"], words["processes"], words["process"])):
+        run(words)
+
+
+def run(words: dict) -> None:
     result = {"devices": jax.device_count(), "hosts": distributed.hosts(), "losses": []}
     for data, fsdp in words["meshes"]:
         config = tiny_config(**words["config"], **{"train.mesh.data": data, "train.mesh.fsdp": fsdp})

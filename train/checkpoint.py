@@ -138,6 +138,13 @@ class Checkpoints:
         return RunError(f"a checkpoint in {self._folder} cannot be written: {reason}")
 
 
+def newest_step(workdir: pathlib.Path) -> int | None:
+    """Step of the newest whole checkpoint of a run that may still be written; None where there is none."""
+    folder = workdir / FOLDER
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return max((int(name) for name in names if name.isdigit()), default=None)
+
+
 def restored(workdir: pathlib.Path, config: ConfigDict, mesh: jax.sharding.Mesh, *, best: bool = False) -> State:
     """A state of a run, to ask it something: the newest, or the one with the best score.
 

@@ -1,5 +1,6 @@
 """Evaluating a run. Everything that can be wrong is found before TensorFlow and JAX are loaded."""
 
+import contextlib
 import pathlib
 import sys
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from mbt.train import labels as labels_lib
 from mbt.train import workdir as workdir_lib
 from mbt.train.comparison import EVALUATIONS_FOLDER
 from mbt.train.errors import UsageError
-from mbt.train.run import Processes
+from mbt.train.rendezvous import Processes
 from mbt.train.snapshot import Records, load_manifest, open_records
 
 if TYPE_CHECKING:
@@ -68,15 +69,20 @@ def evaluate(
     if best:
         file_name += "-best"
     workdir_lib.check_writable(workdir / EVALUATIONS_FOLDER)
-    if processes is not None:
-        from mbt.train import distributed
+    with _joined(processes):
+        step, predictions = _predictions(config, workdir, records, views, best)
+        heads = tuple(config.model.head_sizes)
+        result |= {"step": step, "damaged": len(records) - len(predictions.records)}
+        result |= scores.summarize(predictions.logits, predictions.labels, loss=config.loss.name, heads=heads)
+        return _told(workdir, file_name, result, _by_class(config, manifest, predictions))
 
-        distributed.start(*processes)
-    step, predictions = _predictions(config, workdir, records, views, best)
-    heads = tuple(config.model.head_sizes)
-    result |= {"step": step, "damaged": len(records) - len(predictions.records)}
-    result |= scores.summarize(predictions.logits, predictions.labels, loss=config.loss.name, heads=heads)
-    return _told(workdir, file_name, result, _by_class(config, manifest, predictions))
+
+def _joined(processes: Processes | None) -> contextlib.AbstractContextManager:
+    if processes is None:
+        return contextlib.nullcontext()
+    from mbt.train import distributed
+
+    return distributed.joined(processes)
 
 
 def _told(workdir: pathlib.Path, file_name: str, result: dict, report: class_report.ClassReport) -> dict:

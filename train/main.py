@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import NoReturn
 
-from mbt.train.commands import compare, cost, evaluate, import_checkpoint, predict, sweep, train
-from mbt.train.errors import RunError, StoppedError, UsageError
+from mbt.train.commands import compare, cost, evaluate, import_checkpoint, launch, predict, sweep, train
+from mbt.train.errors import INTERRUPTED, LostError, RunError, StoppedError, UsageError
 
-# 128 and the signal's number, as a shell tells the end of a process by SIGINT and SIGTERM.
-INTERRUPTED, TERMINATED = 130, 143
-COMMANDS: tuple[ModuleType, ...] = (train, evaluate, compare, predict, sweep, import_checkpoint, cost)
+COMMANDS: tuple[ModuleType, ...] = (train, launch, evaluate, compare, predict, sweep, import_checkpoint, cost)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,12 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with _ended_by_ctrl_c() if command is train else contextlib.nullcontext():
             command.run(args, rest)
-    except (UsageError, RunError) as error:
+    except (UsageError, RunError, StoppedError, LostError) as error:
         print(f"mbt-train {args.command}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    except StoppedError as end:
-        print(f"mbt-train {args.command}: {end}", file=sys.stderr)
-        return TERMINATED
+        return error.status
     except OSError as error:  # a full disk, a folder that went away
         print(f"mbt-train {args.command}: {error}{_hint(command)}", file=sys.stderr)
         return 1

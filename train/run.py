@@ -14,12 +14,9 @@ from mbt.train import labels as labels_lib
 from mbt.train import preflight
 from mbt.train import workdir as workdir_lib
 from mbt.train.clips import open_share
-from mbt.train.errors import UsageError
 from mbt.train.profile import Steps
+from mbt.train.rendezvous import Processes
 from mbt.train.snapshot import Records, find_split, load_manifest, open_records
-
-# HOST:PORT of the first process, the number of processes, and which of them this is; None for what the cluster knows.
-Processes = tuple[str | None, int | None, int | None]
 
 
 def train(
@@ -63,30 +60,34 @@ def train(
     eval_records = None
     if config.data.eval_split:
         eval_records = open_records(config, manifest, "config.data.eval_split", config.data.eval_split)
-    if processes is not None:
-        _join(processes, config)
-    _check_machine(config, workdir, fresh=old is None)
-    with _held(workdir, config, manifest.labels):
-        return _run(config, workdir, train_records, eval_records, profile)
+    with _joined(processes, config, workdir):
+        _check_machine(config, workdir, fresh=old is None)
+        with _held(workdir, config, manifest.labels):
+            return _run(config, workdir, train_records, eval_records, profile)
 
 
-def _join(processes: Processes, config: ConfigDict) -> None:
-    """Joins the processes of the run, which must all have been started with the same command and dataset."""
+def _joined(
+    processes: Processes | None, config: ConfigDict, workdir: pathlib.Path
+) -> contextlib.AbstractContextManager:
+    """With the processes of the run, which must all have been started with the same command and dataset."""
+    if processes is None:
+        return contextlib.nullcontext()
     from mbt.train import distributed
-
-    distributed.start(*processes)
-    import numpy as np
-    from jax.experimental import multihost_utils
 
     same = ConfigDict(config)
     same.data.root = ""  # may be mounted elsewhere
-    digest = hashlib.sha256(config_lib.to_json(same).encode()).digest()
-    try:
-        multihost_utils.assert_equal(np.frombuffer(digest, np.uint8))
-    except AssertionError as error:
-        raise UsageError(
-            "the processes of the run have other configs or snapshots; start all with one command"
-        ) from error
+    digest = hashlib.sha256(config_lib.to_json(same).encode()).hexdigest()
+    return distributed.joined(processes, run=digest, advice=lambda: _to_go_on(workdir))
+
+
+def _to_go_on(workdir: pathlib.Path) -> str:
+    """What to do after a process was lost."""
+    from mbt.train.checkpoint import newest_step
+
+    step = newest_step(workdir)
+    if step is None:
+        return "there is no checkpoint yet, and the same command begins again"
+    return f"the same command goes on from the checkpoint of step {step}"
 
 
 def _check_machine(config: ConfigDict, workdir: pathlib.Path, *, fresh: bool) -> None:

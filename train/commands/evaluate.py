@@ -18,7 +18,8 @@ scores are printed and written to DIR/evaluations/SPLIT-Vviews.json, those of ea
 --clips=FILE takes only the clips that a CSV names (split,id; mbt-data diff --common=FILE writes one), so that models
 trained on different snapshots are compared on the same clips. The file's SHA-256 is in the scores, and in their name.
 
-On several machines start the same command on each, as for `mbt-train train`.
+On several machines start the same command on each, as for `mbt-train train`; `mbt-train launch` writes it. When one
+process dies, all others end with status 75.
 
 examples:
   mbt-train evaluate --workdir=runs/both

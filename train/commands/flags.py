@@ -4,6 +4,7 @@ import argparse
 import pathlib
 
 from mbt.train.errors import UsageError
+from mbt.train.rendezvous import TIMEOUT_S, Processes
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -24,17 +25,21 @@ def add_best(parser: argparse.ArgumentParser) -> None:
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
-    """The four by which several processes find each other."""
+    """Those by which several processes find each other."""
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where several work together")
     parser.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
     parser.add_argument("--process_id", type=int, metavar="I", help="of this one, from 0")
     parser.add_argument("--distributed", action="store_true", help="the same, asking the cluster for all three")
+    parser.add_argument(
+        "--join_timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="for those that are late; default: 300"
+    )
 
 
-def processes_of(args: argparse.Namespace) -> tuple[str | None, int | None, int | None] | None:
+def processes_of(args: argparse.Namespace) -> Processes | None:
     """What these flags say; None where this process is alone."""
     given = (args.coordinator, args.num_processes, args.process_id)
-    return given if args.distributed or any(value is not None for value in given) else None
+    several = args.distributed or any(value is not None for value in given)
+    return Processes(*given, timeout_s=args.join_timeout) if several else None
 
 
 def refuse_others(rest: list[str]) -> None:

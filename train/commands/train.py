@@ -34,12 +34,14 @@ in the workdir:
 
 SIGTERM saves the step that is under way, on all machines the same, and ends with status 143; killed otherwise, a run
 goes on from its last checkpoint. Several machines: start the same command on each, with the first one's address, or
-with --distributed under Slurm, Open MPI, Kubernetes, or on a TPU pod. The workdir must be one that all of them see.
+with --distributed under Slurm, Open MPI, Kubernetes, or on a TPU pod; `mbt-train launch` writes these commands. The
+workdir must be one that all of them see. When one process dies, all others end within a minute.
 
 exit status:
   0    done
   1    stopped by damaged data, a loss that is not finite, or a full disk
   2    a wrong command, config, dataset, checkpoint or workdir, found before anything is compiled
+  75   another process of the run died or never came; the same command goes on from the last checkpoint
   130  interrupted from the keyboard
   143  stopped by SIGTERM, and saved; the same command goes on from there
 """
