@@ -55,9 +55,10 @@ def adopt(options: Options, folder: str, pattern: str) -> tuple[standing.Status,
     """
     with _refusals():
         names = copies.parse(pattern)
-        if not os.path.isdir(folder):
+        if storage.is_local(folder) and not os.path.isdir(folder):
             raise RefusedError(f"{folder}: no such folder")
-        files = copies.find(os.path.abspath(folder), names)
+        FileSystems.set_options(runner.pipeline_options(options.beam))
+        files = copies.find(folder, names)
         if not files:
             raise RefusedError(f"{folder} holds no file named like {names.text}; see mbt-data import --help")
         with _writing(options) as work:

@@ -273,7 +273,7 @@ def test_a_busy_service_is_asked_again(store_root, store, behind, fault):
 
 def test_what_is_forbidden_is_not_asked_again(store_root, store, behind):
     storage.exists(store_root)  # loads the store's module
-    with behind(store, [403]) as log, pytest.raises(storage.errors(), match="403|Forbidden") as caught:
+    with behind(store, [403]) as log, pytest.raises(storage.errors(), match=r"403|Forbidden") as caught:
         storage.read(storage.join(store_root, "name"))
     assert len(log) == 1
     assert storage.said(caught.value).startswith(storage.STORES[store.scheme] + ": ")

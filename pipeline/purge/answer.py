@@ -55,7 +55,7 @@ def _warnings(options: PurgeOptions, found: Found) -> list[str]:
     if found.outside:
         warnings.append(f"sources on this machine stay where they are: {_some(found.outside)}")
     if storage.keeps_deleted(options.root):
-        warnings.append(_KEPT[storage.scheme(options.root)])
+        warnings.append(_KEPT[storage.scheme(options.root) or ""])
     return warnings
 
 
