@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mbt.pipeline import storage
+from mbt.pipeline.s3_client import client
 
 NAMES = ["a b", "ü", "a#b", "a?b", "a*b", "[ab]", "a%2Fb", "a+b", "q'\"", "line\nbreak", "{0}", "-x"]
 _count = itertools.count()
@@ -171,6 +172,65 @@ def test_an_object_appears_when_it_is_closed_and_never_after_an_error(store_root
         file.write(bytes(20 << 20))
         raise ValueError
     assert list(storage.sizes(store_root)) == ["late"]
+
+
+def test_a_file_that_is_dropped_unclosed_never_appears(store_root):
+    if store_root.startswith("gs"):
+        pytest.skip("the client of gs:// finishes what Python closes; nobody here drops a file")
+    file = storage.create(storage.join(store_root, "dropped"))
+    file.write(bytes(9 << 20))
+    assert [found.path for found in storage.unfinished_uploads(store_root)] == ["dropped"]
+    del file
+    gc.collect()
+    assert storage.sizes(store_root) == {} and not list(storage.unfinished_uploads(store_root))
+
+
+def test_what_a_killed_upload_left_is_found_and_goes(s3):
+    root = s3.root(f"storage-{next(_count)}")
+    program = """
+import os, sys
+from mbt.pipeline import storage
+file = storage.create(sys.argv[1] + "/tmp/a/killed")
+file.write(bytes(9 << 20))
+os._exit(1)
+"""
+    for _ in range(2):
+        with python(program, root) as process:
+            assert process.wait(100) == 1
+    (left, again) = storage.unfinished_uploads(root)
+    assert (left.path, left.bytes) == ("tmp/a/killed", 8 << 20) == (again.path, again.bytes)
+    assert storage.sizes(f"{root}/tmp/a") == {} and not list(storage.unfinished_uploads(f"{root}/tm"))
+    storage.abort_uploads(root, before=left.modified - 1)
+    assert len(list(storage.unfinished_uploads(root))) == 2
+    storage.delete_folder(f"{root}/tmp")
+    assert not list(storage.unfinished_uploads(root))
+
+
+def test_an_upload_that_ended_although_the_answer_was_lost_is_ours(s3, behind):
+    path = s3.root(f"storage-{next(_count)}/lost")
+    with behind(s3, [None, None, None, "cut"]) as log, storage.create(path) as file:
+        file.write(bytes(9 << 20))
+    sent = [line.split()[0] for line in log]
+    assert sent == ["POST", "PUT", "PUT", "POST", "POST", "HEAD"]
+    assert storage.read(path) == bytes(9 << 20)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_no_mixture(s3):
+    path = s3.root(f"storage-{next(_count)}/replaced")
+    storage.write(path, bytes(20 << 20))
+    with storage.open_file(path) as file:
+        assert file.read(5) == bytes(5)
+        storage.write(path, b"1" * (20 << 20))
+        file.seek(15 << 20)
+        with pytest.raises(OSError, match="was replaced or deleted while it was read"):
+            file.read(5)
+
+
+def test_a_bucket_that_keeps_old_versions_says_so(s3):
+    client().create_bucket(Bucket="versioned")
+    assert not storage.keeps_deleted("s3://versioned/root") and not storage.keeps_deleted("/root")
+    client().put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    assert storage.keeps_deleted("s3://versioned/root") and storage.keeps_deleted("s3://none/root")
 
 
 ENDLESS = """
