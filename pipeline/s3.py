@@ -2,8 +2,7 @@
 
 This is not Beam's own file system for s3:// (2.77, `apache_beam/io/aws`), though its flags are heeded. That one gives a
 half-written object its name when its writer fails, and aborts no upload; makes a client, and so a connection, for each
-call; lists all that is below a folder to name what is in it; takes `*`, `?` and `[` in the name of an object to delete
-for a pattern; and cannot write on a condition, which a lock needs.
+call; lists all that is below a folder to name what is in it; and cannot write on a condition, which a lock needs.
 """
 
 import contextlib
@@ -103,7 +102,8 @@ def delete(path: str) -> None:
 
 def delete_folder(folder: str) -> None:
     """Deletes all objects below a folder, and what was begun there and never finished."""
-    abort_uploads(folder)
+    with contextlib.suppress(ClientError):  # not every store and every user may list those; `gc` says so
+        abort_uploads(folder)
     bucket = split(folder)["Bucket"]
     for page in _pages("list_objects_v2", folder, PaginationConfig={"PageSize": _DELETED_AT_ONCE}):
         if keys := [{"Key": found["Key"]} for found in page.get("Contents", ())]:

@@ -12,7 +12,7 @@ _CONNECTIONS = 64  # kept open; more threads than that at once open new ones
 _TRIES = 8  # of a request that meets a busy service or a broken connection, ever longer apart
 _ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_ACCESS_KEY_ID")
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn")
-_clients: dict[tuple, Any] = {}
+_clients: dict[tuple, tuple[Any, PipelineOptions | None]] = {}  # with options, whose ids stay theirs
 
 
 def split(path: str) -> dict[str, str]:
@@ -23,11 +23,12 @@ def split(path: str) -> dict[str, str]:
 
 def client() -> Any:
     """One for each process, for a forked one must not share its parent's connections, and for each way to log in."""
-    flags = _flags(FileSystems._pipeline_options or PipelineOptions([]))
-    key = (os.getpid(), *flags.values(), *map(os.environ.get, _ENVIRONMENT))
+    options = FileSystems._pipeline_options
+    key = (os.getpid(), id(options), *map(os.environ.get, _ENVIRONMENT))
     if key not in _clients:
-        _clients.setdefault(key, _made(flags))  # another thread may be faster; a lock would not survive a fork
-    return _clients[key]
+        made = _made(_flags(options or PipelineOptions([])))
+        _clients.setdefault(key, (made, options))  # another thread may be faster; a lock would not survive a fork
+    return _clients[key][0]
 
 
 def _flags(options: PipelineOptions) -> dict[str, Any]:
