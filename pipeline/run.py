@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
 from mbt.pipeline import canary, copies, ffmpeg, known, proxies, runner, standing, storage, writer
 from mbt.pipeline import dataset as datasets
@@ -103,10 +104,25 @@ def _refusals() -> Iterator[None]:
         raise RefusedError(str(error)) from error
 
 
+def _share_s3_flags(options: PipelineOptions) -> None:
+    """Lets processes that work for this one find S3: Beam's local runner (2.77) tells them none of its flags."""
+    given = options.view_as(S3Options)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": given.s3_access_key_id,
+        "AWS_SECRET_ACCESS_KEY": given.s3_secret_access_key,
+        "AWS_SESSION_TOKEN": given.s3_session_token,
+        "AWS_ENDPOINT_URL_S3": given.s3_endpoint_url,
+        "AWS_DEFAULT_REGION": given.s3_region_name,
+    }.items():
+        if value:
+            os.environ[name] = value
+
+
 @contextlib.contextmanager
 def _writing(options: Options) -> Iterator[Work]:
     """Everything that can be refused before anything is written, and then the dataset, held."""
     beam_options = runner.pipeline_options(options.beam)
+    _share_s3_flags(beam_options)
     FileSystems.set_options(beam_options)  # before the first look at ROOT: clients keep the credentials they begin with
     program = ffmpeg.executable(options.ffmpeg)
     proxies.read(options.fetch.proxies)

@@ -121,13 +121,15 @@ class _Writer(io.BufferedIOBase):
 
     def _send(self, part: bytes) -> None:
         if self._upload is None:
-            begun = client().create_multipart_upload(**self._where, Metadata={_TOKEN: self._token})
+            # boto3 sends checksums of parts by itself, unless it was told not to; the store must know of that first.
+            summed = client().meta.config.request_checksum_calculation == "when_supported"
+            more = {"ChecksumAlgorithm": "CRC32"} if summed else {}
+            begun = client().create_multipart_upload(**self._where, Metadata={_TOKEN: self._token}, **more)
             self._upload = begun["UploadId"]
         number = len(self._parts) + 1
         sent = client().upload_part(**self._where, UploadId=self._upload, PartNumber=number, Body=part)
-        # A store may want the part's checksum too, where the client has sent one.
-        checksums = {name: value for name, value in sent.items() if name.startswith("Checksum") and name[8:].isupper()}
-        self._parts.append({"PartNumber": number, "ETag": sent["ETag"], **checksums})
+        told = {name: sent[name] for name in ("ETag", "ChecksumCRC32") if name in sent}
+        self._parts.append({"PartNumber": number, **told})
 
     def close(self) -> None:
         """Sends the rest, and gives the object its name."""
@@ -173,7 +175,9 @@ class _Writer(io.BufferedIOBase):
 
     def __del__(self) -> None:
         """Python closes a file that nobody holds any more; that must not give this one its name."""
-        with contextlib.suppress(Exception):
+        try:
             if not self.closed:
                 self._abort()
                 self._drop()
+        except Exception:  # at the end of the process there may be no client, nor anything else, any more
+            pass
