@@ -39,6 +39,10 @@ def writer(path: str) -> BinaryIO:
     return cast(BinaryIO, _Writer(path))
 
 
+def _status(error: ClientError) -> int:
+    return error.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
 class _Reader(io.RawIOBase):
     """Ranges of one version of an object."""
 
@@ -80,7 +84,7 @@ class _Reader(io.RawIOBase):
         try:
             data = get(split(self._path), Range=f"bytes={self._position}-{last}", IfMatch=self._etag)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (404, 412):
+            if _status(error) not in (404, 412):
                 raise
             raise OSError(f"{self._path} was replaced or deleted while it was read") from error
         self._position += len(data)
@@ -153,9 +157,9 @@ class _Writer(io.BufferedIOBase):
             client().complete_multipart_upload(
                 **self._where, UploadId=self._upload, MultipartUpload={"Parts": self._parts}
             )
-        except client().exceptions.NoSuchUpload:
-            # It was asked for twice, because the first answer was lost.
-            if client().head_object(**self._where)["Metadata"].get(_TOKEN) != self._token:
+        except ClientError as error:
+            # There is no such upload (any more): was it asked for twice, because the first answer was lost?
+            if _status(error) != 404 or client().head_object(**self._where)["Metadata"].get(_TOKEN) != self._token:
                 raise
 
     def _abort(self) -> None:

@@ -208,11 +208,23 @@ os._exit(1)
 
 def test_an_upload_that_ended_although_the_answer_was_lost_is_ours(s3, behind):
     path = s3.root(f"storage-{next(_count)}/lost")
-    with behind(s3, [None, None, None, "cut"]) as log, storage.create(path) as file:
+    # S3 has no such upload any more when it is asked again; moto would say yes once more.
+    with behind(s3, [None, None, None, "cut", 404]) as log, storage.create(path) as file:
         file.write(bytes(9 << 20))
     sent = [line.split()[0] for line in log]
     assert sent == ["POST", "PUT", "PUT", "POST", "POST", "HEAD"]
     assert storage.read(path) == bytes(9 << 20)
+
+
+def test_an_upload_that_is_gone_without_a_file_is_an_error(s3, behind):
+    path = s3.root(f"storage-{next(_count)}/aborted")
+    with (
+        behind(s3, [None, None, None, 404]),
+        pytest.raises(storage.errors(), match="404"),
+        storage.create(path) as file,
+    ):
+        file.write(bytes(9 << 20))
+    assert not storage.exists(path)
 
 
 def test_a_file_that_is_replaced_while_it_is_read_is_no_mixture(s3):
