@@ -219,16 +219,15 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
     for word in beam:
         if not word.startswith("-"):
             raise FlagsError(f"unexpected argument {word!r}")
-    first = split_and_path(files[0])[1]
-    media_root = _media_root(known.media_root, first)
-    name = known.name or _default_name(known.dataset, first)
+    paths = [split_and_path(file)[1] for file in files]
+    for path in paths:
+        _check_store("annotations", path)
+    media_root = _media_root(known.media_root, paths[0])
+    name = known.name or _default_name(known.dataset, paths[0])
     check_name("--name", name)
     for flag in ("cookies", "proxies", "youtube_api_key"):
         path = getattr(known, flag, None)
-        try:
-            storage.check(path or "")
-        except storage.UnknownStoreError as error:
-            raise FlagsError(f"--{flag}={error}") from error
+        _check_store(flag, path or "")
         if path and not storage.is_local(path) and flag == "cookies":
             raise FlagsError(f"--cookies={path}: give a file of this machine")
         if path and storage.is_local(path) and not os.path.isfile(path):
@@ -259,10 +258,15 @@ def root(output: str) -> str:
     Raises:
       FlagsError: there is no such kind of store.
     """
+    _check_store("output", output)
+    return absolute(output)
+
+
+def _check_store(flag: str, path: str) -> None:
     try:
-        return absolute(output)
+        storage.check(path)
     except storage.UnknownStoreError as error:
-        raise FlagsError(f"--output={error}") from error
+        raise FlagsError(f"--{flag}={error}") from error
 
 
 def absolute(path: str) -> str:
