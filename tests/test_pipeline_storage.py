@@ -385,5 +385,5 @@ if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     with python(program, store_root, stderr=subprocess.PIPE) as process:
-        _, complaint = process.communicate(timeout=120)
+        _, complaint = process.communicate(timeout=300)
     assert process.returncode == 0 and not complaint

@@ -226,12 +226,12 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
     name = known.name or _default_name(known.dataset, paths[0])
     check_name("--name", name)
     for flag in ("cookies", "proxies", "youtube_api_key"):
-        path = getattr(known, flag, None)
-        _check_store(flag, path or "")
-        if path and not storage.is_local(path) and flag == "cookies":
-            raise FlagsError(f"--cookies={path}: give a file of this machine")
-        if path and storage.is_local(path) and not os.path.isfile(path):
-            raise FlagsError(f"--{flag}={path}: no such file")
+        given = getattr(known, flag, None) or ""
+        _check_store(flag, given)
+        if not storage.is_local(given) and flag == "cookies":
+            raise FlagsError(f"--cookies={given}: give a file of this machine")
+        if given and storage.is_local(given) and not os.path.isfile(given):
+            raise FlagsError(f"--{flag}={given}: no such file")
     return Options(
         root=root(known.output),
         name=name,
