@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 from mbt.pipeline import build as building
 from mbt.pipeline import dataset as datasets
 from mbt.pipeline import fetch, fetching, known, ledger, media, plan, snapshot, storage
+from mbt.pipeline.annotations.files import split_and_path
 from mbt.pipeline.errors import IncompleteError, RefusedError
 from mbt.pipeline.work import Clips, Work
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import DATASET_FILE, Dataset, Manifest
 
+_CHUNK_BYTES = 1 << 20
 _DISK_SLACK_BYTES = 64 << 20
 _ROWS_AT_A_TIME = 16_384
 _ROUNDS = 5
@@ -245,7 +247,7 @@ def with_label_indices(table: pa.Table, dataset: Dataset) -> pa.Table:
 
 def _digest(paths: tuple[str, ...]) -> str:
     """Of the annotation files; of several, the digest of their digests."""
-    digests = [_file_digest(path if os.path.exists(path) else path.partition("=")[2]) for path in paths]
+    digests = [_file_digest(split_and_path(path)[1]) for path in paths]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -253,8 +255,11 @@ def _file_digest(path: str) -> str:
     if os.path.isdir(path):  # of class folders: the names are the annotations
         names = sorted(os.path.join(base, name) for base, _, inner in os.walk(path) for name in inner)
         return hashlib.sha256("\n".join(os.path.relpath(name, path) for name in names).encode()).hexdigest()
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with storage.open_file(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _gib(size: int) -> str:

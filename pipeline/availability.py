@@ -14,6 +14,7 @@ from mbt.pipeline import secret, storage, youtube
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.download import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, head
+from mbt.pipeline.fetch import store_failure
 from mbt.pipeline.outcomes import Failure, FetchError, StopError
 from mbt.pipeline.proxies import AllRestingError, Proxies
 from mbt.pipeline.sources import is_url
@@ -84,7 +85,10 @@ class Asker:
                 answer = Answer(source=source, failure=head(source, self._proxy()), by="HEAD")
         else:
             missing = Failure(outcome=Outcome.GONE, reason="missing", detail="no such file", tries=1)
-            answer = Answer(source=source, failure=None if storage.exists(source) else missing, by="storage")
+            try:
+                answer = Answer(source=source, failure=None if storage.exists(source) else missing, by="storage")
+            except storage.errors() as error:
+                answer = Answer(source=source, failure=store_failure(error), by="storage")
         failure = answer.failure
         self.breaker.record(failure.outcome if failure else Outcome.OK, failure.detail if failure else "")
         return answer

@@ -38,14 +38,15 @@ class Garbage:
     shards: dict[str, int]
     unfinished: dict[str, int]
     temporary: dict[str, int]
+    uploads: dict[str, int]  # parts of what was to be a file, kept by a store
     kept: int  # files that are too young
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.paths) + len(self.uploads)
 
     @property
     def paths(self) -> dict[str, int]:
-        """All of them; an index before its shard, which is not there without."""
+        """All that are files; an index before its shard, which is not there without."""
         return dict(sorted(self.shards.items())) | self.unfinished | self.temporary
 
 
@@ -60,10 +61,12 @@ def collect(options: GcOptions) -> Garbage:
         if datasets.read(root) is None:
             raise RefusedError(f"--output={root} holds no dataset")
         with writer.hold(root, take_over=options.take_over):
-            found = _find(root, time.time() - options.older_than_s)
+            before = time.time() - options.older_than_s
+            found = _find(root, before)
             if options.delete:
                 for path in found.paths:
                     storage.delete(storage.join(root, path))
+                storage.abort_uploads(root, before)
     except (datasets.DatasetError, writer.WriterError) as error:
         raise RefusedError(str(error)) from error
     return found
@@ -82,7 +85,8 @@ def _find(root: str, before: float) -> Garbage:
             kept += 1
         else:
             kinds[kind][file.path] = file.bytes
-    return Garbage(**kinds, kept=kept)
+    uploads = {file.path: file.bytes for file in storage.unfinished_uploads(root) if file.modified < before}
+    return Garbage(**kinds, uploads=uploads, kept=kept)
 
 
 def _kind(path: str, finished: set[str]) -> str | None:
@@ -116,7 +120,12 @@ def needed_files(root: str) -> Iterator[str]:
 
 def as_json(garbage: Garbage, options: GcOptions) -> str:
     """What was found, for machines."""
-    kinds = {"shards": garbage.shards, "unfinished": garbage.unfinished, "temporary": garbage.temporary}
+    kinds = {
+        "shards": garbage.shards,
+        "unfinished": garbage.unfinished,
+        "temporary": garbage.temporary,
+        "uploads": garbage.uploads,
+    }
     counts = {name: {"files": len(paths), "bytes": sum(paths.values())} for name, paths in kinds.items()}
     return json.dumps(counts | {"younger": garbage.kept, "deleted": options.delete, "paths": list(garbage.paths)})
 
@@ -128,6 +137,7 @@ def as_text(garbage: Garbage, options: GcOptions) -> str:
         ("files of shards that no snapshot uses", garbage.shards),
         ("files of snapshots that were never finished", garbage.unfinished),
         ("temporary files", garbage.temporary),
+        ("uploads that were never finished", garbage.uploads),
     ):
         if paths:
             lines.append(f"{len(paths):>8}  {sum(paths.values()) / 1e6:.1f} MB  {what}")

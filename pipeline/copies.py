@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
+from mbt.pipeline import storage
+
 PATTERNS = {
     "vggsound": "{ytid}_{start:06d}.{ext}",
     "kinetics": "{ytid}_{start:06d}_{end:06d}.{ext}",
@@ -93,7 +95,7 @@ def find(folder: str, pattern: Pattern) -> dict[tuple, str]:
     """All files below a folder that are named so: what their names say to their paths."""
     found: dict[tuple, str] = {}
     for path in _files(folder):
-        for name in (os.path.relpath(path, folder), os.path.basename(path)):
+        for name in (path[len(folder.rstrip("/")) + 1 :], os.path.basename(path)):
             if match := pattern.expression.fullmatch(name):
                 found.setdefault(tuple(_value(field, match[field]) for field in pattern.fields), path)
     return found
@@ -108,6 +110,9 @@ def match(clips: Iterable[dict], files: dict[tuple, str], pattern: Pattern) -> I
 
 
 def _files(folder: str) -> Iterator[str]:
+    if not storage.is_local(folder):
+        yield from (storage.join(folder, path) for path in sorted(file.path for file in storage.files(folder)))
+        return
     for base, inner, names in os.walk(folder):
         inner.sort()
         for name in sorted(names):

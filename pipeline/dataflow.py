@@ -87,7 +87,7 @@ def refuse(options: Options) -> None:
     Raises:
       RefusedError: naming the flag, and what to say instead.
     """
-    if not storage.is_gcs(options.root):
+    if storage.scheme(options.root) != "gs":
         raise RefusedError(f"--output={options.root}: Dataflow's workers cannot write there; give a folder on gs://")
     if options.ffmpeg is not None:
         raise RefusedError(f"--ffmpeg={options.ffmpeg}: workers have the one of their image; leave it out")

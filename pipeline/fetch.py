@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import random
+import re
 import shutil
 import stat
 import tempfile
@@ -19,7 +20,7 @@ from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.decode import UnusableError
 from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
-from mbt.pipeline.outcomes import Failure, FetchError, StopError
+from mbt.pipeline.outcomes import MAX_DETAIL, Failure, FetchError, StopError
 from mbt.pipeline.proxies import AllRestingError, Proxies
 from mbt.pipeline.sources import is_url, stays_in_place
 from mbt.schemas.clip import MICROSECONDS, Outcome
@@ -35,6 +36,7 @@ _NOT_MEDIA = "not_media"
 _BAD_COPY = "bad_copy"
 _IN_STORE = f"{media.FOLDER}/"
 _CHUNK_BYTES = 1 << 20
+_URL = re.compile(r"https?://\S+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -254,14 +256,17 @@ class Fetcher:
 
     def _copy_kept(self, row: dict, folder: str) -> Fetched:
         """Puts a lab's copy into the store, by a hard link where the file system can."""
-        original = os.path.realpath(row["copy"])
-        if not stat.S_ISREG(os.stat(original).st_mode):
-            return Fetched(outcome=Outcome.TRANSIENT, reason=_BAD_COPY, detail="not a file")
         path = os.path.join(folder, f"copy{_extension(row['copy'])}")
-        try:
-            os.link(original, path)
-        except OSError:
-            _copied(original, path, self.limits.max_bytes)
+        if not storage.is_local(row["copy"]):
+            _copied(row["copy"], path, self.limits.max_bytes)
+        else:
+            original = os.path.realpath(row["copy"])
+            if not stat.S_ISREG(os.stat(original).st_mode):
+                return Fetched(outcome=Outcome.TRANSIENT, reason=_BAD_COPY, detail="not a file")
+            try:
+                os.link(original, path)
+            except OSError:
+                _copied(original, path, self.limits.max_bytes)
         starts_at_us = row["start_us"] if row["copy_is_clip"] or self._is_clip(path, row) else 0
         return self._kept(row, _Arrived(path=path, starts_at_us=starts_at_us, tools="import"), several=False)
 
@@ -356,7 +361,7 @@ def _own_faults() -> Iterator[None]:
 
 
 def _copied(source: str, path: str, max_bytes: int) -> int:
-    """Copies a file from wherever Beam's file systems reach."""
+    """Copies a file from this machine or a store."""
     try:
         with storage.open_file(source) as reader, open(path, "wb") as writer:
             size = 0
@@ -370,6 +375,14 @@ def _copied(source: str, path: str, max_bytes: int) -> int:
         raise FetchError(
             Failure(outcome=Outcome.TRANSIENT, reason="missing", detail=f"{source}: no such file", tries=1)
         ) from error
+    except storage.errors() as error:
+        raise FetchError(store_failure(error)) from error
+
+
+def store_failure(error: Exception) -> Failure:
+    """How an attempt ended that a store refused, after its client has tried again where that helps."""
+    detail = _URL.sub("...", storage.said(error))[:MAX_DETAIL]
+    return Failure(outcome=Outcome.TRANSIENT, reason="unreadable", detail=detail, tries=1)
 
 
 def _extension(source: str) -> str:

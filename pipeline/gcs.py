@@ -7,6 +7,7 @@ seconds where an emulator needs none.
 """
 
 import contextlib
+import io
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +24,11 @@ from requests import RequestException
 from requests.adapters import HTTPAdapter
 
 ERRORS = (GoogleAPIError, GoogleAuthError, RequestException)  # besides `OSError`, what may come of any call
-SCHEME = "gs"
 EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"  # read by google-cloud-storage; its value is a URL
 # Without it google-cloud-storage 3.17 asks for the bucket too, in a thread, after each answer that there is no object.
 _NO_BUCKET_REQUESTS = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
 _CHUNK_BYTES = 8 << 20  # what a file that is open takes of memory; a multiple of 256 KiB, the service asks
+_LINES_BYTES = 1 << 16
 _PAGE_SIZE = 1000  # the most that the service gives at a time
 _CONNECTIONS = 64  # kept open; more threads than that at once open new ones, with a warning each
 _DELETES_AT_A_TIME = 16
@@ -58,7 +59,8 @@ def open_file(path: str) -> BinaryIO:
     found = _blob(path)
     with _missing(path):
         found.reload(retry=DEFAULT_RETRY)
-    return cast(BinaryIO, found.open("rb", chunk_size=_CHUNK_BYTES, retry=DEFAULT_RETRY))
+    raw = found.open("rb", chunk_size=_CHUNK_BYTES, retry=DEFAULT_RETRY)
+    return cast(BinaryIO, io.BufferedReader(raw, _LINES_BYTES))  # else it looks for the end of a line byte by byte
 
 
 def download(path: str, local_path: str) -> None:
@@ -83,10 +85,11 @@ def write(path: str, data: bytes) -> None:
 
 
 def upload(local_path: str, path: str) -> None:
-    """Writes a local file to an object, a chunk at a time."""
+    """Moves a local file to an object, a chunk at a time."""
     target = _blob(path)
     target.chunk_size = _CHUNK_BYTES  # the library's own is 100 MiB, in memory
     target.upload_from_filename(local_path, "application/octet-stream", retry=DEFAULT_RETRY)
+    os.unlink(local_path)
 
 
 def move(path: str, new_path: str) -> None:
@@ -139,7 +142,7 @@ def folders(folder: str) -> Iterator[str]:
 
 
 def create_new(path: str, data: bytes) -> int | None:
-    """Writes an object that is not there yet; returns its generation, or None where there was one."""
+    """Writes an object that is not there yet; returns its version, or None where there was one."""
     new = _blob(path)
     try:
         new.upload_from_string(data, "application/json", if_generation_match=0, retry=DEFAULT_RETRY)
@@ -148,8 +151,8 @@ def create_new(path: str, data: bytes) -> int | None:
     return new.generation
 
 
-def read_generation(path: str) -> tuple[bytes, int] | None:
-    """An object and its generation, or None where there is none."""
+def read_version(path: str) -> tuple[bytes, int] | None:
+    """An object and its version, or None where there is none."""
     found = _blob(path)
     try:
         data = found.download_as_bytes(retry=DEFAULT_RETRY)
@@ -158,7 +161,7 @@ def read_generation(path: str) -> tuple[bytes, int] | None:
     return data, found.generation
 
 
-def delete_generation(path: str, generation: int) -> None:
+def delete_version(path: str, version: int) -> None:
     """Deletes an object, unless somebody has replaced it.
 
     Looking first is for emulators, which do not know the condition; the condition is for the time between the two.
@@ -166,8 +169,8 @@ def delete_generation(path: str, generation: int) -> None:
     target = _blob(path)
     with contextlib.suppress(NotFound, PreconditionFailed):
         target.reload(retry=DEFAULT_RETRY)
-        if target.generation == generation:
-            target.delete(if_generation_match=generation, retry=DEFAULT_RETRY)
+        if target.generation == version:
+            target.delete(if_generation_match=version, retry=DEFAULT_RETRY)
 
 
 def _delete(target: Blob) -> None:
@@ -197,7 +200,7 @@ def _pages(folder: str, delimiter: str | None, fields: str) -> Iterable:
 
 
 def _blob(path: str) -> Blob:
-    bucket, _, name = path.removeprefix(f"{SCHEME}://").partition("/")
+    bucket, _, name = path.partition("://")[2].partition("/")
     return _client().bucket(bucket).blob(name)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
+from mbt.pipeline import storage
 from mbt.pipeline.commands import (
     adopt,
     build,
@@ -61,8 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"mbt-data: {error}; what is done is kept, and the same command goes on", file=sys.stderr)
-        return 1
+        return _stopped(error)
+    except storage.errors() as error:
+        return _stopped(error)
+
+
+def _stopped(error: Exception) -> int:
+    print(f"mbt-data: {storage.said(error)}; what is done is kept, and the same command goes on", file=sys.stderr)
+    return 1
 
 
 def _add(commands, module: ModuleType) -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
 from mbt.pipeline import canary, copies, dataflow, ffmpeg, known, proxies, runner, secret, standing, storage, writer
 from mbt.pipeline import dataset as datasets
@@ -55,11 +56,13 @@ def adopt(options: Options, folder: str, pattern: str) -> tuple[standing.Status,
     """
     with _refusals():
         names = copies.parse(pattern)
-        if not os.path.isdir(folder):
+        if storage.is_local(folder) and not os.path.isdir(folder):
             raise RefusedError(f"{folder}: no such folder")
-        if dataflow.is_chosen(runner.pipeline_options(options.beam)):
+        beam_options = runner.pipeline_options(options.beam)
+        if dataflow.is_chosen(beam_options):
             raise RefusedError("--runner=DataflowRunner: the copies lie on this machine; leave it out")
-        files = copies.find(os.path.abspath(folder), names)
+        FileSystems.set_options(beam_options)
+        files = copies.find(folder, names)
         if not files:
             raise RefusedError(f"{folder} holds no file named like {names.text}; see mbt-data import --help")
         with _writing(options) as work:
@@ -104,10 +107,25 @@ def _refusals() -> Iterator[None]:
         raise RefusedError(str(error)) from error
 
 
+def _share_s3_flags(options: PipelineOptions) -> None:
+    """Lets processes that work for this one find S3: Beam's local runner (2.77) tells them none of its flags."""
+    given = options.view_as(S3Options)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": given.s3_access_key_id,
+        "AWS_SECRET_ACCESS_KEY": given.s3_secret_access_key,
+        "AWS_SESSION_TOKEN": given.s3_session_token,
+        "AWS_ENDPOINT_URL_S3": given.s3_endpoint_url,
+        "AWS_DEFAULT_REGION": given.s3_region_name,
+    }.items():
+        if value:
+            os.environ[name] = value
+
+
 @contextlib.contextmanager
 def _writing(options: Options) -> Iterator[Work]:
     """Everything that can be refused before anything is written, and then the dataset, held."""
     beam_options = runner.pipeline_options(options.beam)
+    _share_s3_flags(beam_options)
     FileSystems.set_options(beam_options)  # before the first look at ROOT: clients keep the credentials they begin with
     program = ffmpeg.executable(options.ffmpeg)
     if dataflow.is_chosen(beam_options):

@@ -6,6 +6,8 @@ Only the name travels with a job. A worker reads the secret itself when it start
 import os
 import re
 
+from mbt.pipeline import storage
+
 _NAMED = re.compile(r"(?:sm://|projects/)([^/]+)/(?:secrets/)?([^/]+)(?:/(?:versions/)?([^/]+))?", re.ASCII)
 _LOOKS_NAMED = re.compile(r"sm:|projects/[^/]+/secrets/")
 _ON_WORKERS = "worker:"
@@ -55,9 +57,10 @@ def read(place: str) -> str:
 def _bytes(place: str) -> bytes:
     if _LOOKS_NAMED.match(place):
         return _from_secret_manager(place)
-    from mbt.pipeline import storage
-
-    return storage.read(place.removeprefix(_ON_WORKERS))
+    try:
+        return storage.read(place.removeprefix(_ON_WORKERS))
+    except storage.errors() as error:
+        raise SecretError(f"{place}: cannot be read ({type(error).__name__})") from None
 
 
 def _version(place: str) -> str:

@@ -1,45 +1,125 @@
-"""Files under ROOT: on this machine, on gs://, or on any other store that Beam's FileSystems knows."""
+"""Files by their paths: on this machine, on gs:// or on s3://, each by a module of its own.
+
+A file that appears, whatever the store, is whole: nobody ever reads a part of one under its final name.
+"""
 
 import contextlib
 import dataclasses
-import errno
 import os
-import shutil
-import stat
+import re
+import sys
 import tempfile
-import uuid
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol, cast
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+from mbt.pipeline import local_files
 
-from mbt.pipeline import gcs
+PART = local_files.PART
+# The stores besides this machine: scheme to what a message calls it. Their modules are imported when they are needed.
+STORES = {"gs": "Google Cloud Storage", "s3": "S3"}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_MODULES = {"gs": "mbt.pipeline.gcs", "s3": "mbt.pipeline.s3"}
 
-PART = ".part"  # ends the name of a local file that is being written
-_MIME = "application/octet-stream"
+
+class UnknownStoreError(ValueError):
+    """There is no such kind of store; the message names those that there are."""
+
+
+class Store(Protocol):
+    """What a kind of store does with paths; the functions of this module say what each is for."""
+
+    def exists(self, path: str, /) -> bool: ...  # noqa: D102
+    def read(self, path: str, /) -> bytes: ...  # noqa: D102
+    def open_file(self, path: str, /) -> BinaryIO: ...  # noqa: D102
+    def download(self, path: str, local_path: str, /) -> None: ...  # noqa: D102
+    def create(self, path: str, /) -> BinaryIO: ...  # noqa: D102
+    def write(self, path: str, data: bytes, /) -> None: ...  # noqa: D102
+    def upload(self, local_path: str, path: str, /) -> None: ...  # noqa: D102
+    def move(self, path: str, new_path: str, /) -> None: ...  # noqa: D102
+    def delete(self, path: str, /) -> None: ...  # noqa: D102
+    def delete_folder(self, folder: str, /) -> None: ...  # noqa: D102
+    def sizes(self, folder: str, /) -> Iterator[tuple[str, int]]: ...  # noqa: D102
+    def folders(self, folder: str, /) -> Iterator[str]: ...  # noqa: D102
+    def files(self, folder: str, /) -> Iterator[tuple[str, int, float]]: ...  # noqa: D102
+
+
+class ConditionalStore(Store, Protocol):
+    """A store that a lock can be made of: an object written only if it is not there, deleted only if it is the same.
+
+    Nothing else may rest on that, for not all that speak S3's protocol keep it.
+    """
+
+    def create_new(self, path: str, data: bytes, /) -> Any: ...  # noqa: D102
+    def read_version(self, path: str, /) -> tuple[bytes, Any] | None: ...  # noqa: D102
+    def delete_version(self, path: str, version: Any, /) -> None: ...  # noqa: D102
+
+
+def scheme(path: str) -> str | None:
+    """What stands before `://` in a path, in small letters; None of a path on this machine."""
+    match = _SCHEME.match(path)
+    return match and match[1].lower()
 
 
 def is_local(path: str) -> bool:
     """Whether a path is on this machine's file system."""
-    return FileSystems.get_scheme(path) is None
+    return scheme(path) is None
 
 
-def is_gcs(path: str) -> bool:
-    """Whether a path is on Google Cloud Storage."""
-    return FileSystems.get_scheme(path) == gcs.SCHEME
+def check(path: str) -> None:
+    """Refuses a path on a kind of store that there is none of.
+
+    Raises:
+      UnknownStoreError: it is on one.
+    """
+    kind = scheme(path)
+    if kind is not None and kind not in STORES:
+        raise UnknownStoreError(f"{path} is neither a path of this machine nor on gs:// or s3://")
+    if kind is not None and not path.partition("://")[2].strip("/"):
+        raise UnknownStoreError(f"{path} names no bucket")
+
+
+def _store(path: str) -> Store:
+    check(path)
+    kind = scheme(path)
+    if kind == "gs":
+        from mbt.pipeline import gcs
+
+        return gcs
+    if kind == "s3":
+        from mbt.pipeline import s3
+
+        return s3
+    return local_files
+
+
+def conditional(path: str) -> ConditionalStore:
+    """The store of a path that is not on this machine, for a lock."""
+    return cast(ConditionalStore, _store(path))
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What may come of any call besides `OSError`, of the stores that are in use: for an `except` clause."""
+    return tuple(kind for name in _MODULES.values() if name in sys.modules for kind in sys.modules[name].ERRORS)
+
+
+def said(error: BaseException) -> str:
+    """A store's error in one line, with the name of the store."""
+    for kind, module in _MODULES.items():
+        if module in sys.modules and isinstance(error, sys.modules[module].ERRORS):
+            return f"{STORES[kind]}: {' '.join(str(error).split())}"
+    return str(error)
 
 
 def join(root: str, *parts: str) -> str:
     """A path below `root`."""
-    return FileSystems.join(root, *parts)
+    if is_local(root):
+        return os.path.join(root, *parts)
+    return "/".join([root.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def exists(path: str) -> bool:
     """Whether there is such a file."""
-    if is_local(path):
-        return os.path.isfile(path)
-    return gcs.exists(path) if is_gcs(path) else FileSystems.exists(path)
+    return _store(path).exists(path)
 
 
 def read(path: str) -> bytes:
@@ -48,10 +128,7 @@ def read(path: str) -> bytes:
     Raises:
       FileNotFoundError: there is none.
     """
-    if is_gcs(path):
-        return gcs.read(path)
-    with open_file(path) as file:
-        return file.read()
+    return _store(path).read(path)
 
 
 def open_file(path: str) -> BinaryIO:
@@ -60,13 +137,7 @@ def open_file(path: str) -> BinaryIO:
     Raises:
       FileNotFoundError: there is none.
     """
-    if is_local(path):
-        return open(path, "rb")
-    if is_gcs(path):
-        return gcs.open_file(path)
-    if not exists(path):
-        raise FileNotFoundError(path)
-    return FileSystems.open(path, _MIME, CompressionTypes.UNCOMPRESSED)
+    return _store(path).open_file(path)
 
 
 @contextlib.contextmanager
@@ -83,27 +154,17 @@ def local_copy(path: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="mbt-media-") as folder:
         copy = os.path.join(folder, "media" + os.path.splitext(path)[1])
-        _download(path, copy)
+        _store(path).download(path, copy)
         yield copy
-
-
-def _download(path: str, local_path: str) -> None:
-    if is_gcs(path):
-        gcs.download(path, local_path)
-        return
-    with open_file(path) as source, open(local_path, "wb") as sink:
-        shutil.copyfileobj(source, sink)
 
 
 def create(path: str) -> BinaryIO:
     """Opens a new file for writing; its folder is made where folders exist.
 
-    On a store the file appears when it is closed; on this machine at once, so write under another name and `publish`.
+    On a store the file appears when it is closed, and never when the `with` block raises; on this machine at once. So
+    write under another name, look at what came of it, and `publish`.
     """
-    if is_local(path):
-        _make_folder(path)
-        return open(path, "wb")
-    return gcs.create(path) if is_gcs(path) else FileSystems.create(path, _MIME, CompressionTypes.UNCOMPRESSED)
+    return _store(path).create(path)
 
 
 def publish(attempt: str, final: str) -> None:
@@ -112,14 +173,7 @@ def publish(attempt: str, final: str) -> None:
     Raises:
       FileNotFoundError: there is no such file.
     """
-    if is_local(final):
-        _make_folder(final)
-        os.replace(attempt, final)
-    elif is_gcs(final):
-        gcs.move(attempt, final)
-    else:
-        FileSystems.copy([attempt], [final])
-        delete(attempt)
+    _store(final).move(attempt, final)
 
 
 def upload(local_path: str, final: str) -> None:
@@ -128,56 +182,12 @@ def upload(local_path: str, final: str) -> None:
     Raises:
       FileNotFoundError: there is no such file.
     """
-    if is_local(final):
-        _make_folder(final)
-        _move(local_path, final)
-        return
-    if is_gcs(final):
-        gcs.upload(local_path, final)
-    else:
-        with open(local_path, "rb") as source, create(final) as sink:
-            shutil.copyfileobj(source, sink)
-    os.unlink(local_path)
-
-
-def _move(local_path: str, final: str) -> None:
-    try:
-        os.replace(local_path, final)
-    except OSError as error:
-        if error.errno != errno.EXDEV:  # another file system, from which no file can be renamed
-            raise
-        with _attempt(final) as attempt:
-            shutil.copyfile(local_path, attempt)
-        os.unlink(local_path)
+    _store(final).upload(local_path, final)
 
 
 def write(path: str, data: bytes) -> None:
     """Writes a whole file, so that no reader ever sees a part of it."""
-    if is_gcs(path):
-        gcs.write(path, data)
-    elif is_local(path):
-        _make_folder(path)
-        with _attempt(path) as attempt, open(attempt, "wb") as file:
-            file.write(data)
-    else:
-        with create(path) as file:  # an object appears when it is complete
-            file.write(data)
-
-
-@contextlib.contextmanager
-def _attempt(final: str) -> Iterator[str]:
-    """A name beside `final`, for a file that gets that name when the block ends well."""
-    attempt = f"{final}.{uuid.uuid4().hex}{PART}"
-    try:
-        yield attempt
-        os.replace(attempt, final)
-    except BaseException:
-        delete(attempt)
-        raise
-
-
-def _make_folder(path: str) -> None:
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    _store(path).write(path, data)
 
 
 def sizes(folder: str) -> dict[str, int]:
@@ -185,59 +195,23 @@ def sizes(folder: str) -> dict[str, int]:
 
     Those that a killed process left half written are not listed.
     """
-    if is_local(folder):
-        files = (entry for entry in _entries(folder) if entry.is_file() and not entry.name.endswith(PART))
-        return {entry.name: entry.stat().st_size for entry in files}
-    return dict(gcs.sizes(folder)) if is_gcs(folder) else _matches(folder, "*")
+    return dict(_store(folder).sizes(folder))
 
 
 def folders(folder: str) -> list[str]:
-    """Names of the folders in a folder, sorted; on stores other than gs:// all that is below it is listed for that."""
-    if is_local(folder):
-        return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
-    if is_gcs(folder):
-        return sorted(gcs.folders(folder))
-    return sorted({name.split("/")[0] for name in _matches(folder, "**") if "/" in name})
-
-
-def _entries(folder: str) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except FileNotFoundError:
-        return []
-
-
-def _matches(folder: str, pattern: str) -> dict[str, int]:
-    try:
-        (match,) = FileSystems.match([join(folder, pattern)])
-    except BeamIOError:
-        return {}
-    prefix = folder.rstrip("/") + "/"
-    return {found.path.removeprefix(prefix): found.size_in_bytes for found in match.metadata_list}
+    """Names of the folders in a folder, sorted."""
+    return sorted(_store(folder).folders(folder))
 
 
 def delete_folder(path: str) -> None:
-    """Deletes a folder and all that is in it."""
-    if is_local(path):
-        shutil.rmtree(path, ignore_errors=True)
-    elif is_gcs(path):
-        gcs.delete_folder(path)
-    else:
-        delete(path.rstrip("/") + "/")
+    """Deletes a folder and all that is in it, uploads that were never finished too."""
+    _store(path).delete_folder(path)
 
 
 def delete(*paths: str) -> None:
     """Deletes files; those that are not there are nobody's concern."""
     for path in paths:
-        if is_local(path):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                os.unlink(path)
-        elif is_gcs(path):
-            gcs.delete(path)
-        else:
-            with contextlib.suppress(BeamIOError, FileNotFoundError):
-                FileSystems.delete([path])
+        _store(path).delete(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,19 +225,33 @@ class File:
 
 def files(folder: str) -> Iterator[File]:
     """All files below a folder, also those that are half written; none where there is no such folder."""
-    if is_local(folder):
-        for base, _, names in os.walk(folder):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    status = os.stat(os.path.join(base, name))
-                    path = os.path.relpath(os.path.join(base, name), folder)
-                    if stat.S_ISREG(status.st_mode):
-                        yield File(path, status.st_size, status.st_mtime)
-        return
-    if is_gcs(folder):
-        yield from (File(*found) for found in gcs.files(folder))
-        return
-    (match,) = FileSystems.match([join(folder, "**")])
-    prefix = folder.rstrip("/") + "/"
-    for found in match.metadata_list:
-        yield File(found.path.removeprefix(prefix), found.size_in_bytes, found.last_updated_in_seconds)
+    return (File(*found) for found in _store(folder).files(folder))
+
+
+def unfinished_uploads(folder: str) -> Iterator[File]:
+    """What killed processes left below a folder of s3:// that is no file, but kept there, and paid for.
+
+    On gs:// such a thing cannot be listed, and goes by itself after a week; on this machine it is a file.
+    """
+    if scheme(folder) == "s3":
+        from mbt.pipeline import s3
+
+        yield from (File(*found) for found in s3.unfinished_uploads(folder))
+
+
+def abort_uploads(folder: str, before: float = float("inf")) -> None:
+    """Deletes `unfinished_uploads` that were begun before a time, in seconds since 1970."""
+    if scheme(folder) == "s3":
+        from mbt.pipeline import s3
+
+        s3.abort_uploads(folder, before)
+
+
+def keeps_deleted(root: str) -> bool:
+    """Whether the bucket of a path may keep objects that are deleted."""
+    kind = scheme(root)
+    if kind == "s3":
+        from mbt.pipeline import s3
+
+        return s3.keeps_deleted(root) is not False
+    return kind is not None  # gs:// keeps them for a week, by default

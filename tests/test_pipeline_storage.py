@@ -1,4 +1,4 @@
-"""Files on this machine and on gs://: the same promises, kept against an emulator that is a real server."""
+"""Files on this machine, on gs:// and on s3://: the same promises, kept against emulators that are real servers."""
 
 import contextlib
 import gc
@@ -13,24 +13,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from google.api_core.exceptions import Forbidden
 
 from mbt.pipeline import storage
+from mbt.pipeline.s3_client import client
 
 NAMES = ["a b", "ü", "a#b", "a?b", "a*b", "[ab]", "a%2Fb", "a+b", "q'\"", "line\nbreak", "{0}", "-x"]
 _count = itertools.count()
 
 
-@pytest.fixture(params=["local", "gs"])
+@pytest.fixture(params=["local", "gcs", "s3"])
 def root(request, tmp_path) -> str:
     if request.param == "local":
         return str(tmp_path / "root")
-    return request.getfixturevalue("gcs").root(f"storage-{next(_count)}")
+    return request.getfixturevalue(request.param).root(f"storage-{next(_count)}")
 
 
 @pytest.fixture
-def gs_root(gcs) -> str:
-    return gcs.root(f"storage-{next(_count)}")
+def store_root(store) -> str:
+    return store.root(f"storage-{next(_count)}")
 
 
 def fill(root: str, names: list[str]) -> None:
@@ -38,8 +38,8 @@ def fill(root: str, names: list[str]) -> None:
         list(pool.map(lambda name: storage.write(storage.join(root, name), b"x"), names))
 
 
-def python(program: str, *words: str, env: dict[str, str], **options) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", program, *words], env=os.environ | env, text=True, **options)
+def python(program: str, *words: str, **options) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", program, *words], text=True, **options)
 
 
 def test_what_is_written_is_read_listed_and_deleted(root):
@@ -87,18 +87,20 @@ def test_nothing_comes_of_a_missing_file(root, tmp_path):
 
 
 def test_names_are_only_names(root):
-    for name in NAMES:
+    # moto's routes have no line breaks; S3 takes them, and so does another server that this was tried on by hand.
+    names = [name for name in NAMES if not ("\n" in name and root.startswith("s3"))]
+    for name in names:
         storage.write(storage.join(root, name, name), name.encode())
-    assert storage.folders(root) == sorted(NAMES)
-    for name in NAMES:
+    assert storage.folders(root) == sorted(names)
+    for name in names:
         path, size = storage.join(root, name, name), len(name.encode())
         assert storage.read(path) == name.encode() and storage.sizes(storage.join(root, name)) == {name: size}
         storage.publish(path, path + "2")
         assert storage.sizes(storage.join(root, name)) == {name + "2": size}
-    for gone, name in enumerate(NAMES, start=1):
+    for gone, name in enumerate(names, start=1):
         storage.delete(storage.join(root, name, name + "2"))
-        left = [other for other in NAMES if storage.sizes(storage.join(root, other))]
-        assert left == NAMES[gone:]
+        left = [other for other in names if storage.sizes(storage.join(root, other))]
+        assert left == names[gone:]
 
 
 def test_a_root_with_a_pattern_in_its_name_is_one_folder(tmp_path):
@@ -160,16 +162,87 @@ def test_an_open_file_can_be_read_in_pieces(root):
         assert file.read() == data[3:] and file.read(1) == b""
 
 
-def test_an_object_appears_when_it_is_closed_and_never_after_an_error(gs_root):
-    path = storage.join(gs_root, "late")
+def test_an_object_appears_when_it_is_closed_and_never_after_an_error(store_root):
+    path = storage.join(store_root, "late")
     with storage.create(path) as file:
         file.write(bytes(20 << 20))
         assert not storage.exists(path)
-    assert storage.sizes(gs_root) == {"late": 20 << 20}
-    with contextlib.suppress(ValueError), storage.create(storage.join(gs_root, "never")) as file:
+    assert storage.sizes(store_root) == {"late": 20 << 20}
+    with contextlib.suppress(ValueError), storage.create(storage.join(store_root, "never")) as file:
         file.write(bytes(20 << 20))
         raise ValueError
-    assert list(storage.sizes(gs_root)) == ["late"]
+    assert list(storage.sizes(store_root)) == ["late"]
+
+
+def test_a_file_that_is_dropped_unclosed_never_appears(store_root):
+    if store_root.startswith("gs"):
+        pytest.skip("the client of gs:// finishes what Python closes; nobody here drops a file")
+    file = storage.create(storage.join(store_root, "dropped"))
+    file.write(bytes(9 << 20))
+    assert [found.path for found in storage.unfinished_uploads(store_root)] == ["dropped"]
+    del file
+    gc.collect()
+    assert storage.sizes(store_root) == {} and not list(storage.unfinished_uploads(store_root))
+
+
+def test_what_a_killed_upload_left_is_found_and_goes(s3):
+    root = s3.root(f"storage-{next(_count)}")
+    program = """
+import os, sys
+from mbt.pipeline import storage
+file = storage.create(sys.argv[1] + "/tmp/a/killed")
+file.write(bytes(9 << 20))
+os._exit(1)
+"""
+    for _ in range(2):
+        with python(program, root) as process:
+            assert process.wait(100) == 1
+    (left, again) = storage.unfinished_uploads(root)
+    assert (left.path, left.bytes) == ("tmp/a/killed", 8 << 20) == (again.path, again.bytes)
+    assert storage.sizes(f"{root}/tmp/a") == {} and not list(storage.unfinished_uploads(f"{root}/tm"))
+    storage.abort_uploads(root, before=left.modified - 1)
+    assert len(list(storage.unfinished_uploads(root))) == 2
+    storage.delete_folder(f"{root}/tmp")
+    assert not list(storage.unfinished_uploads(root))
+
+
+def test_an_upload_that_ended_although_the_answer_was_lost_is_ours(s3, behind):
+    path = s3.root(f"storage-{next(_count)}/lost")
+    # S3 has no such upload any more when it is asked again; moto would say yes once more.
+    with behind(s3, [None, None, None, "cut", 404]) as log, storage.create(path) as file:
+        file.write(bytes(9 << 20))
+    sent = [line.split()[0] for line in log]
+    assert sent == ["POST", "PUT", "PUT", "POST", "POST", "HEAD"]
+    assert storage.read(path) == bytes(9 << 20)
+
+
+def test_an_upload_that_is_gone_without_a_file_is_an_error(s3, behind):
+    path = s3.root(f"storage-{next(_count)}/aborted")
+    with (
+        behind(s3, [None, None, None, 404]),
+        pytest.raises(storage.errors(), match="404"),
+        storage.create(path) as file,
+    ):
+        file.write(bytes(9 << 20))
+    assert not storage.exists(path)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_no_mixture(s3):
+    path = s3.root(f"storage-{next(_count)}/replaced")
+    storage.write(path, bytes(20 << 20))
+    with storage.open_file(path) as file:
+        assert file.read(5) == bytes(5)
+        storage.write(path, b"1" * (20 << 20))
+        file.seek(15 << 20)
+        with pytest.raises(OSError, match="was replaced or deleted while it was read"):
+            file.read(5)
+
+
+def test_a_bucket_that_keeps_old_versions_says_so(s3):
+    client().create_bucket(Bucket="versioned")
+    assert not storage.keeps_deleted("s3://versioned/root") and not storage.keeps_deleted("/root")
+    client().put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    assert storage.keeps_deleted("s3://versioned/root") and storage.keeps_deleted("s3://none/root")
 
 
 ENDLESS = """
@@ -185,9 +258,9 @@ for number in range(10**9):
 """
 
 
-def test_whatever_a_killed_process_left_is_whole(root, gcs_emulator):
+def test_whatever_a_killed_process_left_is_whole(root):
     for rounds in (1, 2):
-        process = python(ENDLESS, root, env=gcs_emulator.env, stdout=subprocess.PIPE)
+        process = python(ENDLESS, root, stdout=subprocess.PIPE)
         with process:
             for _ in range(rounds):
                 assert process.stdout.readline()
@@ -212,7 +285,7 @@ except OSError as error:
     print(error.strerror)
 """
     storage.write(str(tmp_path / "file"), b"old")
-    with python(program, str(tmp_path / "file"), env={}, stdout=subprocess.PIPE) as process:
+    with python(program, str(tmp_path / "file"), stdout=subprocess.PIPE) as process:
         assert "too large" in process.stdout.read().lower()
     assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_bytes() == b"old"
 
@@ -239,23 +312,23 @@ print(grown_to() - before)
 """
 
 
-def test_big_files_pass_through_little_memory(gs_root, gcs_emulator, tmp_path):
-    with python(MEMORY, gs_root, str(tmp_path / "big"), env=gcs_emulator.env, stdout=subprocess.PIPE) as process:
+def test_big_files_pass_through_little_memory(store_root, tmp_path):
+    with python(MEMORY, store_root, str(tmp_path / "big"), stdout=subprocess.PIPE) as process:
         assert int(process.stdout.read()) < 64
-    assert storage.sizes(gs_root)["big"] == 128 << 20
-    storage.delete_folder(gs_root)
+    assert storage.sizes(store_root)["big"] == 128 << 20
+    storage.delete_folder(store_root)
 
 
 # google-cloud-storage drops the answer to a download that it then asks for again, without closing it.
 @pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("fault", [429, 503, "cut"])
-def test_a_busy_service_is_asked_again(gs_root, gcs_behind, fault):
+def test_a_busy_service_is_asked_again(store_root, store, behind, fault):
     data = os.urandom(3 << 20)
-    path = storage.join(gs_root, "name")
+    path = storage.join(store_root, "name")
     uses = {
         "write": lambda: storage.write(path, data),
         "read": lambda: storage.read(path) == data,
-        "sizes": lambda: storage.sizes(gs_root) == {"name": len(data)},
+        "sizes": lambda: storage.sizes(store_root) == {"name": len(data)},
         "publish": lambda: storage.publish(path, path + "2"),
         "exists": lambda: storage.exists(path + "2"),
     }
@@ -264,49 +337,53 @@ def test_a_busy_service_is_asked_again(gs_root, gcs_behind, fault):
         uses = {"read": uses["read"]}
     for name, use in uses.items():
         faults = [fault]
-        with gcs_behind(faults) as log:
+        with behind(store, faults) as log:
             assert use() is not False, name
         assert not faults and len(log) > 1
     gc.collect()  # here, where that is known
 
 
-def test_what_is_forbidden_is_not_asked_again(gs_root, gcs_behind):
-    with gcs_behind([403]) as log, pytest.raises(Forbidden):
-        storage.read(storage.join(gs_root, "name"))
+def test_what_is_forbidden_is_not_asked_again(store_root, store, behind):
+    storage.exists(store_root)  # loads the store's module
+    with behind(store, [403]) as log, pytest.raises(storage.errors(), match=r"403|Forbidden") as caught:
+        storage.read(storage.join(store_root, "name"))
     assert len(log) == 1
+    assert storage.said(caught.value).startswith(storage.STORES[store.scheme] + ": ")
 
 
-def test_listings_come_in_pages_and_stay_at_their_level(gs_root, gcs_behind):
+def test_listings_come_in_pages_and_stay_at_their_level(store_root, store, behind):
     names = [f"{number:04d}" for number in range(1203)]
-    fill(storage.join(gs_root, "flat"), names)
-    fill(storage.join(gs_root, "deep"), [f"{name}/x" for name in names])
-    with gcs_behind([]) as log:
-        assert storage.sizes(storage.join(gs_root, "flat")) == dict.fromkeys(names, 1)
-        assert len(log) == 2 and all("maxResults=1000" in line for line in log)
+    fill(storage.join(store_root, "flat"), names)
+    fill(storage.join(store_root, "deep"), [f"{name}/x" for name in names])
+    with behind(store, []) as log:
+        assert storage.sizes(storage.join(store_root, "flat")) == dict.fromkeys(names, 1)
+        assert len(log) == 2 and all("maxResults=1000" in line or "list-type=2" in line for line in log)
         log.clear()
-        assert storage.folders(storage.join(gs_root, "deep")) == names
-        assert storage.folders(gs_root) == ["deep", "flat"]
-        assert all(re.search(r"[?&]delimiter=%2F", line) and "fields=prefixes" in line for line in log)
-    storage.delete_folder(storage.join(gs_root, "flat"))
-    assert storage.folders(gs_root) == ["deep"]
+        assert storage.folders(storage.join(store_root, "deep")) == names
+        assert storage.folders(store_root) == ["deep", "flat"]
+        assert all(re.search(r"[?&]delimiter=%2F", line) for line in log)
+        assert store.scheme == "s3" or all("fields=prefixes" in line for line in log)
+    storage.delete_folder(storage.join(store_root, "flat"))
+    assert storage.folders(store_root) == ["deep"]
 
 
-def test_a_forked_process_makes_its_own_connections(gs_root, gcs_emulator):
-    program = """
+def test_a_forked_process_makes_its_own_connections(store, store_root):
+    client = {"gs": "gcs._client", "s3": "s3.client"}[store.scheme]
+    program = f"""
 import os, sys
-from mbt.pipeline import gcs, storage
+from mbt.pipeline import {client.partition(".")[0]}, storage
 paths = [storage.join(sys.argv[1], name) for name in ("child", "parent")]
 for path in paths:
     storage.write(path, path[-6:].encode() * 50_000)
-before = gcs._client()
+before = {client}()
 child = os.fork()
-assert (gcs._client() is before) == bool(child)
+assert ({client}() is before) == bool(child)
 path = paths[bool(child)]
 for _ in range(20):
     assert storage.read(path) == path[-6:].encode() * 50_000
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    with python(program, gs_root, env=gcs_emulator.env, stderr=subprocess.PIPE) as process:
+    with python(program, store_root, stderr=subprocess.PIPE) as process:
         _, complaint = process.communicate(timeout=300)
     assert process.returncode == 0 and not complaint

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mbt.pipeline import gcs as objects
 from mbt.pipeline import storage, writer
 
 _count = itertools.count()
@@ -39,7 +38,7 @@ class Command:
 
     def __init__(self, root: str, part: str, forks: bool, env: dict[str, str]):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["mbt.pipeline.writer"])
+        context.set_forkserver_preload(["mbt.pipeline.writer", "mbt.pipeline.gcs", "mbt.pipeline.s3"])
         self.pipe, theirs = context.Pipe()
         names = {"root": root, "part": part, "forks": forks, "env": env, "pipe": theirs}
         self.process = context.Process(target=exec, args=(HOLD, names), daemon=True)
@@ -62,20 +61,20 @@ class Command:
         assert self.process.exitcode == -signal.SIGKILL
 
 
-@pytest.fixture(params=["local", "gs"])
+@pytest.fixture(params=["local", "gcs", "s3"])
 def root(request, tmp_path) -> str:
     if request.param == "local":
         return str(tmp_path / "root")
-    return request.getfixturevalue("gcs").root(f"writer-{next(_count)}")
+    return request.getfixturevalue(request.param).root(f"writer-{next(_count)}")
 
 
 @pytest.fixture
-def start(gcs_emulator):
+def start():
     """Starts a command."""
     with contextlib.ExitStack() as stack:
 
         def start(root: str, part: str = "1/1", *, forks: bool = False) -> Command:
-            command = Command(root, part, forks, gcs_emulator.env)
+            command = Command(root, part, forks, dict(os.environ))
             stack.callback(command.pipe.close)
             stack.callback(command.process.close)
             stack.callback(command.process.join, 60)
@@ -198,8 +197,8 @@ def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_launcher(tmp_path, s
         os.kill(worker, signal.SIGKILL)
 
 
-def test_a_killed_writer_of_a_bucket_is_taken_over(gcs, holding):
-    root = gcs.root("writer-killed")
+def test_a_killed_writer_of_a_bucket_is_taken_over(store, holding):
+    root = store.root("writer-killed")
     for part, next_part in (("1/1", "1/1"), ("1/2", "1/1"), ("1/1", "1/2"), ("1/2", "1/2"), ("1/2", "1/3")):
         dead = holding(root, part)
         dead.kill()
@@ -233,38 +232,47 @@ def test_a_handler_of_signals_lets_go(root, holding):
     assert storage.sizes(root) == {}
 
 
-def test_a_lock_that_was_made_although_the_answer_was_lost_is_ours(gcs, gcs_behind):
-    root = gcs.root("writer-lost")
-    with gcs_behind(["cut"]) as log:
+def test_a_lock_that_was_made_although_the_answer_was_lost_is_ours(store, behind):
+    root = store.root("writer-lost")
+    with behind(store, [None, "cut"] if store.scheme == "s3" else ["cut"]) as log:  # S3 is first asked what is there
         with writer.hold(root):
             pass
-        made, asked_again, *_, removed = [line for line in log if not line.startswith("GET")]
-        assert made == asked_again and made.startswith("POST") and "ifGenerationMatch=0" in made
-        assert removed.startswith("DELETE") and "ifGenerationMatch=" in removed
+        made, asked_again, *_, removed = [line for line in log if line.split()[0] not in ("GET", "HEAD")]
+        assert made == asked_again and made.split()[0] == {"gs": "POST", "s3": "PUT"}[store.scheme]
+        assert store.scheme == "s3" or "ifGenerationMatch=0" in made
+        assert removed.startswith("DELETE")
+        assert store.scheme == "s3" or "ifGenerationMatch=" in removed
     assert storage.sizes(root) == {}
 
 
-def test_what_cannot_be_written_is_said(gcs, tmp_path):
+def test_what_cannot_be_written_is_said(gcs, s3, tmp_path):
     (tmp_path / "file").write_text("x")
-    for root, reason in ((str(tmp_path / "file"), "exists|directory"), ("gs://no-such-bucket/x", "404")):
+    for root, reason in (
+        (str(tmp_path / "file"), "exists|directory"),
+        ("gs://no-such-bucket/x", "404"),
+        ("s3://no-such-bucket/x", "NoSuchBucket"),
+    ):
         with pytest.raises(writer.WriterError, match=f"--output={root}: .*({reason})"), writer.hold(root):
             pass
 
 
-def test_a_damaged_lock_is_held_by_somebody(gcs):
-    root = gcs.root("writer-damaged")
-    objects.write(f"{root}/.writer", b"\xff{")
+def test_a_damaged_lock_is_held_by_somebody(store):
+    root = store.root("writer-damaged")
+    storage.write(f"{root}/.writer", b"\xff{")
     assert f"{root} is being written by another process. " in refused(root)
     with writer.hold(root, take_over=True):
         pass
     assert storage.sizes(root) == {}
 
 
-def test_a_store_without_locks_is_warned_of(caplog):
-    with writer.hold("s3://bucket/root"):
-        pass
-    (record,) = caplog.records
-    assert record.getMessage().startswith("s3://bucket/root: there are no locks on this store")
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_a_store_that_ignores_conditions_is_warned_of(store, behind, caplog):
+    root = store.root("writer-careless")
+    with behind(store, [], drop=("If-None-Match", "If-Match")), writer.hold(root):
+        (record,) = caplog.records
+        assert record.getMessage().startswith(f"{root}/.writer: this store writes over an object although")
+        refused(root)
+    assert storage.sizes(root) == {}
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "1/2/3", "a/b", " 1/2", "1/2\n", "²/3"])

@@ -1,10 +1,14 @@
-"""The files that a user names, `FILE` or `SPLIT=FILE`, refused early where they are no text tables."""
+"""The files that a user names, `FILE` or `SPLIT=FILE`, refused early where they are no text tables.
+
+A file is on this machine, on gs:// or on s3://; a folder is on this machine.
+"""
 
 import dataclasses
 import os
 import re
 from collections.abc import Sequence
 
+from mbt.pipeline import storage
 from mbt.pipeline.annotations import lines
 from mbt.pipeline.annotations.rows import AnnotationsError, BadRowError
 
@@ -53,7 +57,7 @@ def named(arguments: Sequence[str], *, folders: bool = False) -> tuple[NamedFile
     Raises:
       AnnotationsError: a file is missing, unreadable, empty, named twice, or not text.
     """
-    pairs = [_split_and_path(argument) for argument in arguments]
+    pairs = [split_and_path(argument) for argument in arguments]
     paths = [path for _, path in pairs]
     for path in paths:
         if paths.count(path) > 1:
@@ -67,7 +71,8 @@ def named(arguments: Sequence[str], *, folders: bool = False) -> tuple[NamedFile
     )
 
 
-def _split_and_path(argument: str) -> tuple[str, str]:
+def split_and_path(argument: str) -> tuple[str, str]:
+    """What stands before the `=` in `SPLIT=FILE`, or "", and the path."""
     split, equals, path = argument.partition("=")
     if equals and SPLIT.fullmatch(split) and not os.path.exists(argument):
         return split, path
@@ -80,10 +85,14 @@ def _check_is_text(path: str) -> None:
             raise AnnotationsError(f"{path} is a folder; name the file")
         if os.path.exists(path) and not os.path.isfile(path):
             raise AnnotationsError(f"{path} is not a file")
-        with open(path, "rb") as file:
+        with storage.open_file(path) as file:
             head = file.read(_HEAD_BYTES)
+    except storage.errors() as error:  # first, for some of them are OSErrors too
+        raise AnnotationsError(f"{path}: {storage.said(error)}") from error
+    except storage.UnknownStoreError as error:
+        raise AnnotationsError(str(error)) from error
     except OSError as error:
-        raise AnnotationsError(f"{path}: {error.strerror}") from error
+        raise AnnotationsError(f"{path}: {error.strerror or 'No such file or directory'}") from error
     except AnnotationsError:
         raise
     except ValueError as error:  # a NUL in the name

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from mbt.pipeline import storage
 from mbt.pipeline.annotations.rows import BadRowError, shown
 
 MAX_LINE_BYTES = 1 << 16
@@ -19,7 +20,7 @@ def lines(path: str) -> Iterator[tuple[int, bytes]]:
 
     Of a line of more than MAX_LINE_BYTES only the first MAX_LINE_BYTES + 1 come, which `cells` refuses.
     """
-    with open(path, "rb") as file:
+    with storage.open_file(path) as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1

@@ -2,6 +2,7 @@
 
 import argparse
 
+from mbt.pipeline import storage
 from mbt.pipeline.commands import flags
 from mbt.pipeline.copies import PATTERNS
 
@@ -33,7 +34,7 @@ example:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
-    parser.add_argument("folder", metavar="DIR", help="folder of the copies")
+    parser.add_argument("folder", metavar="DIR", help=f"folder of the copies: {flags.ANYWHERE}")
     parser.add_argument("--pattern", required=True, help="how the files are named: a name from below, or a pattern")
     flags.add_output(parser)
     flags.add_dataset(parser)
@@ -44,8 +45,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
     """Imports; returns the exit status."""
     options = flags.options(known, beam)
+    try:
+        folder = flags.absolute(known.folder)
+    except storage.UnknownStoreError as error:
+        raise flags.FlagsError(str(error)) from error
     from mbt.pipeline import run, summary
 
-    status, found = run.adopt(options, known.folder, known.pattern)
+    status, found = run.adopt(options, folder, known.pattern)
     print(summary.of_import(found, status, as_json=options.json))
     return 0

@@ -13,7 +13,7 @@ TFRecords below --output.
 
 A CSV of your own begins with a line that names its columns: video_path,start,end,label and, if wanted, split and id, in
 any order.
-  video_path  a local path (absolute, or below --media_root), an http(s) or gs:// URL, or a YouTube page
+  video_path  a local path (absolute, or below --media_root), an http(s), gs:// or s3:// URL, or a YouTube page
   start, end  seconds in the video
   label       one name, or several separated by ';'
   split       e.g. train or test; "train" where the column is missing

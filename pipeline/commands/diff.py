@@ -2,7 +2,7 @@
 
 import argparse
 
-from mbt.pipeline.commands import reading
+from mbt.pipeline.commands import flags, reading
 
 NAME = "diff"
 HELP = "say what changed between two snapshots"
@@ -25,7 +25,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("before", metavar="A", help="name of a snapshot, or latest, or latest~1 for the one before")
     parser.add_argument("after", metavar="B", help="likewise")
     reading.add_output(parser)
-    parser.add_argument("--common", type=reading.path, metavar="FILE", help="write the clips common to both")
+    parser.add_argument(
+        "--common", type=reading.path, metavar="FILE", help=f"write the clips common to both: {flags.ANYWHERE}"
+    )
     reading.add_json(parser)
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mbt.pipeline.commands import reading
+from mbt.pipeline.commands import flags, reading
 
 NAME = "export"
 HELP = "lay a snapshot out as other readers expect it"
@@ -26,7 +26,7 @@ examples:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
-    parser.add_argument("folder", type=reading.path, metavar="DIR", help="folder to make")
+    parser.add_argument("folder", type=reading.path, metavar="DIR", help=f"folder to make: {flags.ANYWHERE}")
     parser.add_argument("--layout", required=True, choices=["scenic"], help="whose names")
     reading.add_output(parser)
     parser.add_argument("--snapshot", default="latest", metavar="NAME", help="which snapshot (default: %(default)s)")

@@ -8,7 +8,8 @@ NAME = "fetch"
 HELP = "fetch the media of annotated clips, and keep account of every attempt"
 
 DESCRIPTION = """\
-Fetches the media of every annotated clip that is not there yet: YouTube through yt-dlp, http(s), gs:// and local paths.
+Fetches the media of every annotated clip that is not there yet: YouTube through yt-dlp, http(s), gs://, s3://
+and local paths.
 Each file is probed before it is kept. Every attempt is written to the ledger with an outcome and a reason.
 
 Run it again, and it does what is left: clips never tried, and those that were blocked, restricted or met an error that

@@ -5,7 +5,8 @@ import os
 import re
 from typing import Any, NoReturn
 
-from mbt.pipeline import secret
+from mbt.pipeline import secret, storage
+from mbt.pipeline.annotations.files import split_and_path
 from mbt.pipeline.annotations.read import DATASETS, Selection
 from mbt.pipeline.options import Options
 from mbt.pipeline.settings import FetchSettings
@@ -14,6 +15,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _AGES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
+ANYWHERE = "local, gs:// or s3://"
 DATASET_HELP = """\
 datasets:
   csv            a CSV with a header: video_path,start,end,label and, if wanted, split and id
@@ -88,7 +90,7 @@ def part(text: str) -> tuple[int, int]:
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """ROOT."""
-    parser.add_argument("--output", required=True, metavar="ROOT", help="folder of the dataset; may be on gs://")
+    parser.add_argument("--output", required=True, metavar="ROOT", help=f"folder of the dataset: {ANYWHERE}")
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +103,8 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="FILE",
-        help="the files, as their makers publish them; SPLIT=FILE where the name does not tell the split",
+        help="the files, as their makers publish them, also on gs:// or s3://; SPLIT=FILE where the name does not tell "
+        "the split",
     )
     parser.add_argument("more_annotations", nargs="*", help=argparse.SUPPRESS)  # --annotations=a b, by habit
     add(
@@ -133,7 +136,7 @@ def add_fetch(parser: argparse.ArgumentParser) -> None:
     add("--downloads", type=positive, default=defaults.downloads, metavar="N", help="at a time, on each machine")
     add("--sleep", type=seconds, default=0.0, metavar="SECONDS", help="between requests to YouTube, on each machine")
     add("--bandwidth", type=amount, metavar="BYTES", help="a second, of each machine, such as 10M")
-    add("--cookies", metavar="FILE", help="cookies for YouTube, in the form that browsers' extensions export")
+    add("--cookies", metavar="FILE", help="cookies for YouTube, in the form that browsers' extensions export; local")
     add("--proxies", metavar="FILE", help="proxies, a URL a line, used in turn; one that is refused rests")
     add(
         "--youtube_api_key",
@@ -178,7 +181,7 @@ def add_build(parser: argparse.ArgumentParser) -> None:
         default="yes",
         help="no: what was fetched is deleted once it is in shards (default: %(default)s)",
     )
-    add("--ffmpeg", metavar="PATH", help="another ffmpeg than the embedded one; another one is another dataset")
+    add("--ffmpeg", metavar="PATH", help="another ffmpeg than the embedded one, local; another one is another dataset")
     add(
         "--clip_time_limit",
         type=positive,
@@ -218,9 +221,11 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
     for word in beam:
         if not word.startswith("-"):
             raise FlagsError(f"unexpected argument {word!r}")
-    first = _without_split(files[0])
-    media_root = _media_root(known.media_root, first)
-    name = known.name or _default_name(known.dataset, first)
+    paths = [split_and_path(file)[1] for file in files]
+    for path in paths:
+        _check_store("annotations", path)
+    media_root = _media_root(known.media_root, paths[0])
+    name = known.name or _default_name(known.dataset, paths[0])
     check_name("--name", name)
     for flag in ("cookies", "proxies", "youtube_api_key"):
         _check_secret(flag, getattr(known, flag, None))
@@ -245,16 +250,50 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
 
 
 def root(output: str) -> str:
-    """ROOT as every worker finds it."""
-    return output.rstrip("/") if "://" in output else os.path.abspath(output)
+    """ROOT as every worker finds it.
+
+    Raises:
+      FlagsError: there is no such kind of store.
+    """
+    _check_store("output", output)
+    return absolute(output)
 
 
-def refuse_others(words: tuple[str, ...]) -> None:
-    """Refuses flags that a command without Beam does not know."""
-    if words:
-        raise FlagsError(
-            f"unknown flag {words[0]}" if words[0].startswith("-") else f"unexpected argument {words[0]!r}"
-        )
+def _check_store(flag: str, path: str) -> None:
+    try:
+        storage.check(path)
+    except storage.UnknownStoreError as error:
+        raise FlagsError(f"--{flag}={error}") from error
+
+
+def absolute(path: str) -> str:
+    """A path that stays the same wherever it is used.
+
+    Raises:
+      UnknownStoreError: it is on a kind of store that there is none of.
+    """
+    storage.check(path)
+    return os.path.abspath(path) if storage.is_local(path) else path.rstrip("/")
+
+
+def use_stores(words: tuple[str, ...]) -> None:
+    """Has the stores heed Beam's flags for them, such as --s3_endpoint_url, in a command that runs no job.
+
+    Raises:
+      FlagsError: Beam does not know one.
+    """
+    if not words:
+        return
+    if not words[0].startswith("-"):
+        raise FlagsError(f"unexpected argument {words[0]!r}")
+    from apache_beam.io.filesystems import FileSystems
+
+    from mbt.pipeline import runner
+
+    try:
+        FileSystems.set_options(runner.pipeline_options(words))
+    except runner.BeamFlagsError as error:
+        raise FlagsError(str(error)) from error
 
 
 def check_name(flag: str, value: str | None) -> None:
@@ -266,19 +305,15 @@ def check_name(flag: str, value: str | None) -> None:
 
 
 def _media_root(given: str | None, first_file: str) -> str:
-    if given and "://" in given:
-        return given.rstrip("/")
-    folder = os.path.abspath(given or os.path.dirname(first_file) or ".")
+    folder = given or os.path.dirname(first_file) or "."
+    if not storage.is_local(folder):
+        return folder.rstrip("/")
+    folder = os.path.abspath(folder)
     if given and not os.path.isdir(folder):
         raise FlagsError(f"--media_root={given}: no such folder")
     if given and not os.listdir(folder):  # else every clip of it would count as missing
         raise FlagsError(f"--media_root={given} is empty: is its disk mounted?")
     return folder
-
-
-def _without_split(file: str) -> str:
-    """The path in `SPLIT=FILE`."""
-    return file if os.path.exists(file) or "=" not in file else file.partition("=")[2]
 
 
 def _default_name(dataset: str, first_file: str) -> str:
@@ -291,17 +326,18 @@ def _check_secret(flag: str, place: str | None) -> None:
             return
     except secret.SecretError as error:
         raise FlagsError(f"--{flag}={error}") from None
-    if "://" in place and flag == "cookies":
+    _check_store(flag, place)
+    if not storage.is_local(place) and flag == "cookies":
         raise FlagsError(f"--cookies={place}: give a file of this machine, or {secret.FORMS}")
-    if "://" not in place and not os.path.isfile(place):
+    if storage.is_local(place) and not os.path.isfile(place):
         raise FlagsError(f"--{flag}={place}: no such file")
 
 
 def _fetch(known: argparse.Namespace) -> FetchSettings:
     return FetchSettings(
-        cookies=known.cookies and _absolute(known.cookies),
-        proxies=known.proxies and _absolute(known.proxies),
-        youtube_api_key=known.youtube_api_key and _absolute(known.youtube_api_key),
+        cookies=_secret(known.cookies),
+        proxies=_secret(known.proxies),
+        youtube_api_key=_secret(known.youtube_api_key),
         downloads=known.downloads,
         interval_s=known.sleep,
         bytes_per_second=known.bandwidth,
@@ -311,5 +347,5 @@ def _fetch(known: argparse.Namespace) -> FetchSettings:
     )
 
 
-def _absolute(path: str) -> str:
-    return path if "://" in path or secret.is_elsewhere(path) else os.path.abspath(path)
+def _secret(place: str | None) -> str | None:
+    return place if not place or secret.is_elsewhere(place) else absolute(place)

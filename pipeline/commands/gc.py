@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
     """Collects; returns the exit status."""
-    flags.refuse_others(beam)
+    flags.use_stores(beam)
     from mbt.pipeline import collect
 
     options = collect.GcOptions(

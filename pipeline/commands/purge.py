@@ -1,6 +1,7 @@
 """`mbt-data purge`: removes clips from everything that a dataset holds."""
 
 import argparse
+import io
 
 from mbt.pipeline.commands import flags
 
@@ -28,7 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     flags.add_output(parser)
     add = parser.add_argument
-    add("--clips", required=True, metavar="FILE", help="ids of the clips, one a line")
+    add("--clips", required=True, metavar="FILE", help=f"ids of the clips, one a line: {flags.ANYWHERE}")
     add("--reason", required=True, metavar="TEXT", help="for the tombstones and the manifests")
     add("--yes", action="store_true", help="do it; without it nothing is changed")
     add("--take_over", action="store_true", help="from a writer that crashed")
@@ -37,13 +38,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
     """Purges; returns the exit status."""
-    flags.refuse_others(beam)
+    flags.use_stores(beam)
+    from mbt.pipeline import storage
+
     try:
-        with open(known.clips, encoding="utf-8-sig") as file:
-            # Without blanks at the ends, as ids are read from annotations.
-            clip_ids = frozenset(filter(None, (line.strip() for line in file)))
-    except (OSError, UnicodeDecodeError) as error:
+        text = storage.read(known.clips).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, storage.UnknownStoreError) as error:
         raise flags.FlagsError(f"--clips={known.clips}: {getattr(error, 'strerror', None) or error}") from error
+    # Without blanks at the ends, as ids are read from annotations.
+    clip_ids = frozenset(filter(None, (line.strip() for line in io.StringIO(text, newline=None))))
     if not clip_ids:
         raise flags.FlagsError(f"--clips={known.clips} names no clip")
     from mbt.pipeline import purge
@@ -56,6 +59,6 @@ def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
         take_over=known.take_over,
     )
     found, proof = purge.purge(options)
-    text = purge.as_json if known.json else purge.as_text
-    print(text(options, found, proof))
+    say = purge.as_json if known.json else purge.as_text
+    print(say(options, found, proof))
     return 1 if proof is not None and proof.left else 0

@@ -2,9 +2,12 @@
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from typing import Protocol
+
+from mbt.pipeline import storage
+from mbt.pipeline.commands import flags
+from mbt.pipeline.errors import IncompleteError, RefusedError
 
 
 class Answer(Protocol):
@@ -19,7 +22,9 @@ class Answer(Protocol):
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Adds `--output`."""
-    parser.add_argument("--output", required=True, type=path, metavar="ROOT", help="folder of the dataset")
+    parser.add_argument(
+        "--output", required=True, type=path, metavar="ROOT", help=f"folder of the dataset: {flags.ANYWHERE}"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +33,11 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def path(text: str) -> str:
-    """A path that stays the same wherever it is used; URLs are left as they are."""
-    return text.rstrip("/") if "://" in text else os.path.abspath(text)
+    """A path that stays the same wherever it is used."""
+    try:
+        return flags.absolute(text)
+    except storage.UnknownStoreError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def answer(known: argparse.Namespace, beam: tuple[str, ...], work: Callable[[], Answer]) -> int:
@@ -41,23 +49,17 @@ def answer(known: argparse.Namespace, beam: tuple[str, ...], work: Callable[[], 
       work: to do.
 
     Raises:
-      RefusedError: a flag is wrong, a file cannot be read or written, or what the work raised.
+      FlagsError: a flag is wrong.
+      RefusedError: a file cannot be read or written, or what the work raised.
       IncompleteError: an object store does not answer, or not to us.
     """
-    from apache_beam.io.filesystems import FileSystems
-
-    from mbt.pipeline import gcs, runner
-    from mbt.pipeline.errors import IncompleteError, RefusedError
     from mbt.pipeline.terminal import shown
 
-    try:
-        FileSystems.set_options(runner.pipeline_options(beam))
-    except runner.BeamFlagsError as error:
-        raise RefusedError(str(error)) from error
+    flags.use_stores(beam)
     try:
         found = work()
-    except gcs.ERRORS as error:  # first, for some of them are OSErrors too
-        raise IncompleteError(f"Google Cloud Storage: {error}") from error
+    except storage.errors() as error:  # first, for some of them are OSErrors too
+        raise IncompleteError(storage.said(error)) from error
     except OSError as error:
         raise RefusedError(str(error)) from error
     # A snapshot may be a stranger's: whatever its files say, the terminal only gets text.

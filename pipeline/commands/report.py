@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from mbt.pipeline.commands import reading
+from mbt.pipeline.commands import flags, reading
 
 NAME = "report"
 HELP = "write a page that shows a snapshot"
@@ -27,7 +27,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     reading.add_output(parser)
     parser.add_argument("--snapshot", default="latest", metavar="NAME", help="which snapshot (default: %(default)s)")
-    parser.add_argument("--html", type=reading.path, metavar="FILE", help="another place to write to")
+    parser.add_argument(
+        "--html", type=reading.path, metavar="FILE", help=f"another place to write to: {flags.ANYWHERE}"
+    )
     parser.add_argument(
         "--clips",
         type=_count,

@@ -27,8 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
     """Prints the status; returns the exit status."""
-    if beam:
-        raise flags.FlagsError(f"unknown flag {beam[0]}")
+    flags.use_stores(beam)
     options = flags.options(known, ())
     from mbt.pipeline import run, summary
 

@@ -76,6 +76,7 @@ def _delete(root: str, manifests: list[Manifest], found: Found, new: frozenset[s
         for extension in (".index", ".tfrecord"):  # a shard is there when its index is
             storage.delete(storage.join(root, shard_file.FOLDER, stem + extension))
     storage.delete_folder(storage.join(root, "tmp"))
+    storage.abort_uploads(root)
     folder, finished = storage.join(root, snapshot.FOLDER), {manifest.snapshot for manifest in manifests}
     for name in storage.folders(folder):
         if name not in finished:

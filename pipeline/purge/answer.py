@@ -9,6 +9,13 @@ from mbt.pipeline.purge.find import Found
 from mbt.pipeline.purge.options import PurgeOptions
 from mbt.pipeline.purge.proof import Proof
 
+_KEPT = {
+    "gs": "a bucket may keep deleted objects: turn soft delete and object versioning off, or delete the kept "
+    "objects too (gcloud storage ls --soft-deleted, and --all-versions, list them)",
+    "s3": "the bucket may keep deleted objects: suspend its versioning, and delete the old versions too (aws s3api "
+    "list-object-versions lists them); what is replicated to other buckets stays there",
+}
+
 
 def as_json(options: PurgeOptions, found: Found, proof: Proof | None) -> str:
     """What was found and done, for machines."""
@@ -47,13 +54,8 @@ def _warnings(options: PurgeOptions, found: Found) -> list[str]:
         )
     if found.outside:
         warnings.append(f"sources on this machine stay where they are: {_some(found.outside)}")
-    if storage.is_gcs(options.root):
-        warnings.append(
-            "a bucket may keep deleted objects: turn soft delete and object versioning off, or delete the kept "
-            "objects too (gcloud storage ls --soft-deleted, and --all-versions, list them)"
-        )
-    elif not storage.is_local(options.root):
-        warnings.append("a store may keep old versions of deleted files: see to it that it does not")
+    if storage.keeps_deleted(options.root):
+        warnings.append(_KEPT[storage.scheme(options.root) or ""])
     return warnings
 
 

@@ -1,0 +1,143 @@
+"""Files on this machine, or on what is mounted there: one gets its name when it is whole, by a rename."""
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from typing import BinaryIO
+
+PART = ".part"  # ends the name of a file that is being written
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a file."""
+    return os.path.isfile(path)
+
+
+def read(path: str) -> bytes:
+    """A whole file.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def open_file(path: str) -> BinaryIO:
+    """Opens a file for reading.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    return open(path, "rb")
+
+
+def download(path: str, local_path: str) -> None:
+    """Copies a file.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    shutil.copyfile(path, local_path)
+
+
+def create(path: str) -> BinaryIO:
+    """Opens a new file for writing, which is there at once; makes its folder."""
+    _make_folder(path)
+    return open(path, "wb")
+
+
+def write(path: str, data: bytes) -> None:
+    """Writes a whole file, so that no reader ever sees a part of it."""
+    _make_folder(path)
+    with _attempt(path) as attempt, open(attempt, "wb") as file:
+        file.write(data)
+
+
+def upload(local_path: str, path: str) -> None:
+    """Moves a file, also from another file system, so that no reader ever sees a part of it.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    _make_folder(path)
+    try:
+        os.replace(local_path, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # another file system, from which no file can be renamed
+            raise
+        with _attempt(path) as attempt:
+            shutil.copyfile(local_path, attempt)
+        os.unlink(local_path)
+
+
+def move(path: str, new_path: str) -> None:
+    """Gives a file another name on the same file system.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    _make_folder(new_path)
+    os.replace(path, new_path)
+
+
+@contextlib.contextmanager
+def _attempt(final: str) -> Iterator[str]:
+    """A name beside `final`, for a file that gets that name when the block ends well."""
+    attempt = f"{final}.{uuid.uuid4().hex}{PART}"
+    try:
+        yield attempt
+        os.replace(attempt, final)
+    except BaseException:
+        delete(attempt)
+        raise
+
+
+def _make_folder(path: str) -> None:
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+
+
+def delete(path: str) -> None:
+    """Deletes a file, if it is there."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.unlink(path)
+
+
+def delete_folder(folder: str) -> None:
+    """Deletes a folder and all that is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sizes(folder: str) -> Iterator[tuple[str, int]]:
+    """Names and sizes in bytes of the files directly in a folder, without those that are half written."""
+    for entry in _entries(folder):
+        if entry.is_file() and not entry.name.endswith(PART):
+            yield entry.name, entry.stat().st_size
+
+
+def folders(folder: str) -> Iterator[str]:
+    """Names of the folders in a folder."""
+    return (entry.name for entry in _entries(folder) if entry.is_dir())
+
+
+def _entries(folder: str) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+
+
+def files(folder: str) -> Iterator[tuple[str, int, float]]:
+    """All files below a folder: path from there, size in bytes, and when it was changed, in seconds since 1970."""
+    for base, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                path = os.path.join(base, name)
+                status = os.stat(path)
+                if stat.S_ISREG(status.st_mode):
+                    yield os.path.relpath(path, folder), status.st_size, status.st_mtime
