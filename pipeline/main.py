@@ -18,6 +18,7 @@ from mbt.pipeline.commands import (
     flags,
     gc,
     list_snapshots,
+    plan,
     purge,
     refresh,
     report,
@@ -29,7 +30,7 @@ from mbt.pipeline.errors import IncompleteError, RefusedError
 
 DESCRIPTION = "Turns annotated video clips into sharded TFRecords, and says why a clip is missing."
 COMMANDS: tuple[ModuleType, ...] = (
-    *(build, fetch, adopt, status, refresh),
+    *(plan, build, fetch, adopt, status, refresh),
     *(list_snapshots, show, diff, report, export),
     *(verify, gc, purge),
 )

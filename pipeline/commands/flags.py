@@ -85,9 +85,9 @@ def part(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """ROOT."""
-    parser.add_argument("--output", required=True, metavar="ROOT", help="folder of the dataset; may be on gs://")
+    parser.add_argument("--output", required=required, metavar="ROOT", help="folder of the dataset; may be on gs://")
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -226,7 +226,7 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
         if path and "://" not in path and not os.path.isfile(path):
             raise FlagsError(f"--{flag}={path}: no such file")
     return Options(
-        root=root(known.output),
+        root=root(known.output) if known.output else "",
         name=name,
         selection=Selection(
             dataset=known.dataset,
