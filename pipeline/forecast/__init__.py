@@ -27,26 +27,33 @@ class Forecast:
 
     def to_json(self) -> dict:
         """For machines: each number by its section and name."""
-        return {
-            section.title: {
-                line.name.replace(" ", "_"): {"value": line.value, "unit": line.unit, "formula": line.formula} for line in section.lines
-            }
-            for section in self.sections
-        } | {"sample": [dataclasses.asdict(each) for each in self.measured], "notes": list(self.notes)}
+        numbers = {section.title: dict(map(_line_json, section.lines)) for section in self.sections}
+        return numbers | {"sample": [dataclasses.asdict(each) for each in self.measured], "notes": list(self.notes)}
 
     def to_text(self) -> str:
-        """For a person: each number = its formula."""
+        """For a person: each number with its formula, and where that has its numbers from."""
         lines = list(self.notes)
-        width = max(len(line.name) for section in self.sections for line in section.lines)
+        rows = iter(columns([[line.name, line.to_text()] for section in self.sections for line in section.lines]))
         for section in self.sections:
-            rows = [[line.name.ljust(width), line.to_text()] for line in section.lines]
-            shown = columns(rows)
             lines.append(section.title)
-            lines += [f"  {row}  = {line.formula}" for row, line in zip(shown, section.lines, strict=True)]
+            lines += [f"  {next(rows)}{_formula(line)}" for line in section.lines]
         if self.measured:
             lines.append("sample, by the shorter side of its pictures in pixels")
             lines += [f"  {row}" for row in columns([_SAMPLE_HEAD, *map(_sample_row, self.measured)])]
         return "\n".join(lines)
+
+
+def _line_json(line: sheet.Line) -> tuple[str, dict]:
+    return line.name.replace(" ", "_"), {
+        "value": line.value,
+        "unit": line.unit,
+        "formula": line.formula,
+        "source": line.source,
+    }
+
+
+def _formula(line: sheet.Line) -> str:
+    return (f" = {line.formula}" if line.formula else "") + (f"  [{line.source}]" if line.source else "")
 
 
 _SAMPLE_HEAD = ["pixels", "clips", "seconds", "CPU s/s", "kB/s"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from mbt.pipeline.forecast import sheet
 from mbt.pipeline.forecast.counts import Counts
 from mbt.pipeline.forecast.losses import Losses
-from mbt.pipeline.forecast.rates import Rates
+from mbt.pipeline.forecast.rates import GUEST_VIDEOS_PER_HOUR, Rates
 
 
 def of(counts: Counts, losses: Losses, rates: Rates, wishes: sheet.Wishes) -> Iterator[str]:
@@ -18,10 +18,10 @@ def of(counts: Counts, losses: Losses, rates: Rates, wishes: sheet.Wishes) -> It
         )
     if counts.left and not losses.known:
         yield "how many clips are lost is not known: fetch some (mbt-data fetch --max_attempts=200), and plan again"
-    granted = sheet.YOUTUBE_PER_HOUR * wishes.addresses / wishes.machines
-    pace = sheet.pace(counts, rates, wishes)[0] * sheet.HOUR_S if counts.youtube else 0.0
+    granted = GUEST_VIDEOS_PER_HOUR * wishes.addresses / wishes.machines
+    pace = sheet.pace(counts, rates, wishes).per_second * sheet.HOUR_S if counts.youtube else 0.0
     if pace > granted:
         yield (
             f"at {pace:,.0f} videos an hour from each machine YouTube will refuse us: guests are granted about "
-            f"{sheet.YOUTUBE_PER_HOUR} an hour and address; --sleep={math.ceil(sheet.HOUR_S / granted)} keeps to that"
+            f"{GUEST_VIDEOS_PER_HOUR} an hour and address; --sleep={math.ceil(sheet.HOUR_S / granted)} keeps to that"
         )

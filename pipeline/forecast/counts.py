@@ -30,6 +30,7 @@ class Counts:
       lost: clips that were tried and are settled without media, by outcome.
       tried: clips by the ledger's newest word, of those outcomes that say something of the clip: ok, gone, restricted
         and unusable.
+      attempts: rows of the ledger.
       left: clips to fetch.
       videos: their sources.
       youtube: of these, videos on YouTube.
@@ -45,6 +46,7 @@ class Counts:
     there: int
     lost: dict[str, int]
     tried: dict[str, int]
+    attempts: int
     left: int
     videos: int
     youtube: int
@@ -85,6 +87,7 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, num_shards: int | None) ->
         there=(pc.sum(there).as_py() or 0) - again,
         lost=_settled(tried, rows),
         tried=tried,
+        attempts=len(ledger.read(root, ["run"])),
         left=len(rows),
         videos=len(sources),
         youtube=sum(is_url(source) and video_id(source) is not None for source in sources),

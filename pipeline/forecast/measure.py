@@ -187,7 +187,8 @@ def _start_cpu_s(folder: str) -> float:
             )
         words = ["build", f"--annotations={annotations}", f"--output={os.path.join(inner, 'out')}"]
         command = [sys.executable, "-m", "mbt.pipeline.main", *words]
-        return _cpu_of(lambda: subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL))
+        environment = os.environ | {"TMPDIR": inner}
+        return _cpu_of(lambda: subprocess.run(command, check=True, capture_output=True, env=environment))
 
 
 def _cpu_of(work) -> float:
