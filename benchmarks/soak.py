@@ -1,8 +1,8 @@
 """Whether a build of ten times the clips costs ten times the work and no more memory: time per clip, and peak memory.
 
-Clips of 1 s, small, so that what the pipeline does with a clip weighs more than decoding it. Each clip is a file of its own
-name, a hard link to one of 20 films: every one is read, digested, decoded and encoded. `make soak` runs it; it takes most
-of an hour of two cores.
+Clips of 1 s, small, so that what the pipeline does with a clip weighs more than decoding it. Each clip is a file of its
+own name, a hard link to one of 20 films: every one is read, digested, decoded and encoded. Where other work shares the
+cores, only CPU time says something. `make soak` runs it; it takes most of an hour of two cores.
 
 python benchmarks/soak.py [--clips=2000,20000] [--folder=DIR]
 """

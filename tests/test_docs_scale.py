@@ -49,9 +49,7 @@ def audioset() -> Forecast:
         cpu_s=0.045, cpu_source=rates.DOCUMENTED, start_cpu_s=2.5, start_source=rates.DOCUMENTED, measured=()
     )
     wishes = sheet.Wishes(machines=20, addresses=20, interval_s=12.0, cores=2)
-    return Forecast(
-        sections=sheet.sections(counts, losses.of("audioset", {}), found, wishes), measured=(), notes=()
-    )
+    return Forecast(sections=sheet.sections(counts, losses.of("audioset", {}), found, wishes), measured=(), notes=())
 
 
 def test_the_plan_is_what_is_printed():

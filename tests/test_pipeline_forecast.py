@@ -148,7 +148,9 @@ def test_losses_and_bytes_are_those_of_the_ledger(clip_folder, write_csv, mbt_da
         for name in ("0.mp4", "1.mp4", "2.mp4", "3.mp4"):
             server.files[name] = (clip_folder / name).read_bytes()
         paths = ["0.mp4", "1.mp4", "404/2.mp4", "451/3.mp4"]
-        rows = [{"video_path": f"{server.url}/{path}", "start": 0, "end": 1, "label": "a", "id": path} for path in paths]
+        rows = [
+            {"video_path": f"{server.url}/{path}", "start": 0, "end": 1, "label": "a", "id": path} for path in paths
+        ]
         write_csv(tmp_path / "clips.csv", rows)
         words = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out"]
         assert mbt_data("fetch", *words).returncode == 0

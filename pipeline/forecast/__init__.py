@@ -80,9 +80,7 @@ def of(clips: Clips, options: Options, *, within_s: float, sample: int) -> Forec
     expected = losses.of(options.selection.dataset, found.tried)
     program = ffmpeg.executable(options.ffmpeg)
     with tempfile.TemporaryDirectory(prefix="mbt-plan-") as folder:
-        rates = measure.rates(
-            clips.valid, options.root, program, sample=sample, threads=runner.cores(), folder=folder
-        )
+        rates = measure.rates(clips.valid, options.root, program, sample=sample, threads=runner.cores(), folder=folder)
     rates = past.rates(rates, options.root)
     wishes = _wishes(options, within_s)
     return Forecast(

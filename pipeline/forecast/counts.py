@@ -6,8 +6,8 @@ import os
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mbt.pipeline import known, ledger, media, plan, snapshot
 from mbt.pipeline import dataset as datasets
+from mbt.pipeline import known, ledger, media, plan, snapshot
 from mbt.pipeline.sources import is_url
 from mbt.pipeline.youtube import video_id
 from mbt.schemas.clip import MICROSECONDS, Outcome
@@ -124,9 +124,7 @@ def _by_outcome(found: pa.Table, there: pa.ChunkedArray) -> dict[str, int]:
 
 def _settled(tried: dict[str, int], rows: pa.Table) -> dict[str, int]:
     """Of the clips that were tried in vain, those that nobody will try again."""
-    again = {
-        outcome.value: pc.sum(pc.equal(rows["known_outcome"], outcome.value)).as_py() or 0 for outcome in _LOSSES
-    }
+    again = {outcome.value: pc.sum(pc.equal(rows["known_outcome"], outcome.value)).as_py() or 0 for outcome in _LOSSES}
     return {name: tried[name] - count for name, count in again.items() if tried[name] > count}
 
 

@@ -1,9 +1,10 @@
-"""What a clip costs: CPU, bytes, requests. Defaults are measurements that docs/performance.md and docs/scale.md tell of."""
+"""What a clip costs: CPU, bytes, requests. Defaults were measured; docs/performance.md and docs/scale.md tell how."""
 
 import dataclasses
 
 DOCUMENTED = "docs/performance.md"
-# Of 640 x 360 H.264, decoded and encoded to 455 x 256, in units of the canary's own CPU time, which stands for the machine.
+# Of 640 x 360 H.264, decoded and encoded to 455 x 256, in units of the canary's own CPU time, which stands for the
+# machine.
 CANARIES_PER_SECOND = 0.72
 START_CANARIES = 60.0  # Python, Beam, the first and the last look at everything
 RECORD_BYTES_PER_SECOND = 450_000

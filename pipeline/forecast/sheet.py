@@ -68,7 +68,9 @@ class Line:
             return size(round(self.value))
         if not self.unit:
             return f"{round(self.value):,}"
-        value, unit = (self.value / HOUR_S, "h") if self.unit == "s" and self.value >= HOUR_S else (self.value, self.unit)
+        value, unit = (
+            (self.value / HOUR_S, "h") if self.unit == "s" and self.value >= HOUR_S else (self.value, self.unit)
+        )
         return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
 
 
@@ -139,7 +141,9 @@ def _fetching(counts: Counts, rates: Rates, wishes: Wishes, come: float) -> Iter
     yield Line("fetch days", days, "days", formula, limit.source)
     if counts.youtube:
         hours = counts.youtube / known.GUEST_VIDEOS_PER_HOUR / wishes.addresses
-        formula = f"{counts.youtube:,} videos / {known.GUEST_VIDEOS_PER_HOUR} an hour / {wishes.addresses:,} addresses / 24"
+        formula = (
+            f"{counts.youtube:,} videos / {known.GUEST_VIDEOS_PER_HOUR} an hour / {wishes.addresses:,} addresses / 24"
+        )
         yield Line("days of a guest", hours / 24, "days", formula, known.GUEST_SOURCE)
     machines = math.ceil(days * wishes.machines * DAY_S / wishes.within_s)
     formula = f"ceil(fetch days * {wishes.machines:,} machines * {DAY_S:,} s / {wishes.within_s:,.0f} s wanted)"
@@ -201,7 +205,9 @@ def _building(counts: Counts, rates: Rates, wishes: Wishes, records: float) -> I
     yield Line("CPU", cpu_s, "s", formula, "; ".join(dict.fromkeys([rates.cpu_source, rates.start_source])))
     yield Line("time here", cpu_s / wishes.cores, "s", f"CPU / {wishes.cores} cores")
     workers = math.ceil(cpu_s / wishes.within_s)
-    yield Line("workers", workers, "", f"ceil(CPU / {wishes.within_s:,.0f} s wanted)", "--within; a worker has one core")
+    yield Line(
+        "workers", workers, "", f"ceil(CPU / {wishes.within_s:,.0f} s wanted)", "--within; a worker has one core"
+    )
     total = records * mean_s * rates.record_bytes
     formula = f"records * {_number(mean_s)} s * {_number(rates.record_bytes)} B"
     error = f", give or take {100 * rates.record_error:.2g} %" if rates.record_error is not None else ""
