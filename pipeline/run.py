@@ -92,7 +92,6 @@ def plan(options: Options, *, within_s: float, sample: int) -> forecast.Forecast
     """
     with _refusals(), tempfile.TemporaryDirectory(prefix="mbt-plan-") as empty:
         options = dataclasses.replace(options, root=options.root or empty)
-        FileSystems.set_options(runner.pipeline_options(options.beam))
         existing = datasets.read(options.root)
         datasets.check_name(options.root, existing, options.name)
         clips = read_some_clips(options, existing.salt if existing else options.name)

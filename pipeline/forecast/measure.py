@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import math
 import os
 import re
@@ -13,15 +14,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mbt.pipeline import canary, ffmpeg, known, ledger, media, plan, storage
 from mbt.pipeline.forecast.rates import Measured, Rates, default
 from mbt.pipeline.shard import Builder
-from mbt.pipeline.sources import stays_in_place
-from mbt.schemas.clip import MICROSECONDS, Outcome
+from mbt.schemas.clip import MICROSECONDS
 from mbt.schemas.index import Index
 
 _CANARY_ROUNDS = 5
+_ROWS_AT_A_TIME = 1024
 _SHORTER_SIDES = (240, 360, 480, 720, 1080)  # pixels; the sizes in which videos are commonly published
 _SIZE = re.compile(r"^\[info\]   Stream .*: Video: .*?, (\d{2,5})x(\d{2,5})[ ,]", re.MULTILINE)
 _SECONDS_AT_MOST = 30.0  # of one clip's decoding, besides twice its own length
@@ -59,7 +61,7 @@ def rates(valid: pa.Table, root: str, program: str, *, sample: int, threads: int
     found = default(canary_s)
     if not sample:
         return found
-    start_s = _start_cpu_s(folder) - canary_s
+    start_s = _start_cpu_s(program, folder) - canary_s
     found = dataclasses.replace(found, start_cpu_s=start_s, start_source="a build of the canary alone, timed here")
     groups: dict[str, list[dict]] = {}
     for row in _with_media(valid, root, sample):
@@ -100,35 +102,25 @@ def _error_of_ratio(sizes: np.ndarray, lengths: np.ndarray) -> float | None:
 
 def _with_media(valid: pa.Table, root: str, most: int) -> list[dict]:
     """The first clips, by the hash of their ids, whose media are there, as a builder takes them."""
-    state, store = ledger.state(root), set(media.listing(root).values())
-    order = np.argsort(valid["key"].to_numpy(), kind="stable")
-    rows: list[dict] = []
-    for first in range(0, len(order), plan.ROW_GROUP_ROWS):
-        chunk = valid.take(order[first : first + plan.ROW_GROUP_ROWS])
-        found = known.of(chunk, state).select(["media", "media_start_us"])
-        for clip, stored in zip(chunk.to_pylist(), found.to_pylist(), strict=True):
-            if row := _row(clip, stored, root, store):
-                rows.append(row)
-            if len(rows) == most:
-                return rows
-    return rows
+    found = known.of(valid, ledger.state(root))
+    stored = pc.is_in(found["media"], value_set=pa.array(list(media.listing(root).values()), pa.string()))
+    clips = valid.append_column("stored", stored)
+    for name in ("media", "media_start_us"):
+        clips = clips.append_column(name, found[name])
+    clips = clips.filter(pc.or_(stored, pc.invert(known.is_remote(valid)))).sort_by("key")
+    rows = (_row(clip, root) for batch in clips.to_batches(_ROWS_AT_A_TIME) for clip in batch.to_pylist())
+    return list(itertools.islice(filter(None, rows), most))
 
 
-def _row(clip: dict, stored: dict, root: str, store: set[str]) -> dict | None:
-    if stored["media"] in store:
-        path, start_us = storage.join(root, stored["media"]), stored["media_start_us"]
-    elif stays_in_place(clip["source"]) and os.path.isfile(clip["source"]):
-        path, start_us = clip["source"], 0
-    else:
+def _row(clip: dict, root: str) -> dict | None:
+    """None where a file on this machine is not there."""
+    path, start_us = clip["source"], 0
+    if clip["stored"]:
+        path, start_us = storage.join(root, clip["media"]), clip["media_start_us"]
+    elif not os.path.isfile(path):
         return None
     indices = list(range(len(clip["labels"])))
-    return clip | {
-        "source": path,
-        "media": "",
-        "media_start_us": start_us,
-        "label_indices": indices,
-        "outcome": Outcome.OK.value,
-    }
+    return clip | {"source": path, "media": "", "media_start_us": start_us, "label_indices": indices}
 
 
 def _pixels(row: dict, program: str) -> str:
@@ -177,7 +169,7 @@ def _digest(row: dict) -> str:
         return media.digest_of(path)[0]
 
 
-def _start_cpu_s(folder: str) -> float:
+def _start_cpu_s(program: str, folder: str) -> float:
     """CPU time of a whole `mbt-data build` of one clip, the canary."""
     with tempfile.TemporaryDirectory(dir=folder) as inner:
         annotations = os.path.join(inner, "canary.csv")
@@ -186,9 +178,14 @@ def _start_cpu_s(folder: str) -> float:
                 [["video_path", "start", "end", "label"], [os.path.abspath(canary.MEDIA), 0, 1, "canary"]]
             )
         words = ["build", f"--annotations={annotations}", f"--output={os.path.join(inner, 'out')}"]
-        command = [sys.executable, "-m", "mbt.pipeline.main", *words]
-        environment = os.environ | {"TMPDIR": inner}
-        return _cpu_of(lambda: subprocess.run(command, check=True, capture_output=True, env=environment))
+        command = [sys.executable, "-m", "mbt.pipeline.main", *words, f"--ffmpeg={program}"]
+        return _cpu_of(lambda: _run(command, os.environ | {"TMPDIR": inner}))
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise ffmpeg.WorkerTroubleError(f"a build of one clip failed here ({done.stderr.strip()[-200:]})")
 
 
 def _cpu_of(work) -> float:

@@ -68,9 +68,9 @@ class Line:
             return size(round(self.value))
         if not self.unit:
             return f"{round(self.value):,}"
-        value, unit = (
-            (self.value / HOUR_S, "h") if self.unit == "s" and self.value >= HOUR_S else (self.value, self.unit)
-        )
+        value, unit = self.value, self.unit
+        if unit == "s" and value >= HOUR_S:
+            value, unit = value / HOUR_S, "h"
         return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
 
 
