@@ -239,6 +239,8 @@ class _Verify:
                 path = f"{ledger.FOLDER}/{run}/{name}"
                 try:
                     parquet.table(storage.read(storage.join(self._root, path)))
+                except FileNotFoundError:
+                    pass  # its writer put it together with others since it was listed
                 except (pa.ArrowException, OSError) as error:
                     detail = f"it cannot be read: {str(error).splitlines()[0]}"
                     self._problems.append(Problem(file=path, detail=detail))

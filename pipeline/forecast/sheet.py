@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from mbt.pipeline.forecast import rates as known
+from mbt.pipeline.forecast import rates as defaults
 from mbt.pipeline.forecast.counts import Counts
 from mbt.pipeline.forecast.losses import Losses
 from mbt.pipeline.forecast.rates import Rates
@@ -129,33 +129,32 @@ def _losses(counts: Counts, losses: Losses, rates: Rates) -> Iterator[Line]:
 
 
 def _fetching(counts: Counts, rates: Rates, wishes: Wishes, come: float) -> Iterator[Line]:
-    video = known.YOUTUBE[wishes.download]
+    video = defaults.YOUTUBE[wishes.download]
     other = counts.videos - counts.youtube
     limit = pace(counts, rates, wishes)
     probed_s = come * _mean_s(counts)
     requests = counts.youtube * video.requests + other
     formula = f"{counts.youtube:,} YouTube videos * {video.requests} + {other:,} others"
-    yield Line("requests", requests, "", formula, known.YOUTUBE_SOURCE)
+    yield Line("requests", requests, "", formula, defaults.YOUTUBE_SOURCE)
     days = counts.videos / limit.per_second / wishes.machines / DAY_S
     formula = f"{counts.videos:,} videos / ({limit.formula}) / {wishes.machines:,} machines / {DAY_S:,} s"
     yield Line("fetch days", days, "days", formula, limit.source)
     if counts.youtube:
-        hours = counts.youtube / known.GUEST_VIDEOS_PER_HOUR / wishes.addresses
-        formula = (
-            f"{counts.youtube:,} videos / {known.GUEST_VIDEOS_PER_HOUR} an hour / {wishes.addresses:,} addresses / 24"
-        )
-        yield Line("days of a guest", hours / 24, "days", formula, known.GUEST_SOURCE)
+        granted, addresses = defaults.GUEST_VIDEOS_PER_HOUR, wishes.addresses
+        formula = f"{counts.youtube:,} videos / {granted} an hour / {addresses:,} addresses / 24"
+        days_of_guest = counts.youtube / granted / addresses / 24
+        yield Line("days of a guest", days_of_guest, "days", formula, defaults.GUEST_SOURCE)
     machines = math.ceil(days * wishes.machines * DAY_S / wishes.within_s)
     formula = f"ceil(fetch days * {wishes.machines:,} machines * {DAY_S:,} s / {wishes.within_s:,.0f} s wanted)"
     yield Line("fetch machines", machines, "", formula, "--within")
-    cpu_s = counts.youtube * video.cpu_s + probed_s * known.PROBE_SHARE * rates.cpu_s
+    cpu_s = counts.youtube * video.cpu_s + probed_s * defaults.PROBE_SHARE * rates.cpu_s
     formula = (
-        f"{counts.youtube:,} videos * {video.cpu_s} + {_number(probed_s)} s probed * {known.PROBE_SHARE} * "
+        f"{counts.youtube:,} videos * {video.cpu_s} + {_number(probed_s)} s probed * {defaults.PROBE_SHARE} * "
         f"{_number(rates.cpu_s)}"
     )
-    yield Line("fetch CPU", cpu_s, "s", formula, f"{known.YOUTUBE_SOURCE}; {rates.cpu_source}")
+    yield Line("fetch CPU", cpu_s, "s", formula, f"{defaults.YOUTUBE_SOURCE}; {rates.cpu_source}")
     arriving = _arriving(counts, rates, wishes)
-    source = known.YOUTUBE_SOURCE if counts.youtube else rates.media_source
+    source = defaults.YOUTUBE_SOURCE if counts.youtube else rates.media_source
     yield Line("network", counts.videos * arriving, "B", f"{counts.videos:,} videos * {_number(arriving)} B", source)
     formula = f"{_number(come)} clips that come * {_number(_mean_s(counts))} s * {_number(rates.media_bytes)} B"
     yield Line("media", come * _mean_s(counts) * rates.media_bytes, "B", formula, rates.media_source)
@@ -172,9 +171,9 @@ class Pace:
 
 def pace(counts: Counts, rates: Rates, wishes: Wishes) -> Pace:
     """The narrowest of the limits of fetching."""
-    seconds = known.YOUTUBE[wishes.download].seconds
+    seconds = defaults.YOUTUBE[wishes.download].seconds
     formula = f"{wishes.downloads} downloads / {seconds} s"
-    limits = [Pace(wishes.downloads / seconds, formula, f"--downloads; {known.YOUTUBE_SOURCE}")]
+    limits = [Pace(wishes.downloads / seconds, formula, f"--downloads; {defaults.YOUTUBE_SOURCE}")]
     if rates.clips_per_second:
         limits = [Pace(rates.clips_per_second, f"{_number(rates.clips_per_second)} a second", "the ledger's last run")]
     if wishes.interval_s and counts.youtube:
@@ -182,7 +181,7 @@ def pace(counts: Counts, rates: Rates, wishes: Wishes) -> Pace:
     if wishes.bytes_per_second:
         arriving = _arriving(counts, rates, wishes)
         formula = f"{wishes.bytes_per_second:,} B / {_number(arriving)} B"
-        limits.append(Pace(wishes.bytes_per_second / arriving, formula, f"--bandwidth; {known.YOUTUBE_SOURCE}"))
+        limits.append(Pace(wishes.bytes_per_second / arriving, formula, f"--bandwidth; {defaults.YOUTUBE_SOURCE}"))
     return min(limits)
 
 
@@ -190,16 +189,16 @@ def _arriving(counts: Counts, rates: Rates, wishes: Wishes) -> float:
     """Bytes of a download: those of a YouTube video as measured, of another source those of its clips."""
     other = rates.media_bytes * _mean_s(counts) * counts.left / counts.videos
     share = counts.youtube / counts.videos
-    return share * known.YOUTUBE[wishes.download].bytes + (1 - share) * other
+    return share * defaults.YOUTUBE[wishes.download].bytes + (1 - share) * other
 
 
 def _building(counts: Counts, rates: Rates, wishes: Wishes, records: float) -> Iterator[Line]:
     mean_s, shards = _mean_s(counts), sum(counts.shards.values())
     new = max(0.0, records - counts.built)
     yield Line("records to make", new, "", f"records - {counts.built:,} built", "the newest snapshot")
-    cpu_s = new * mean_s * rates.cpu_s + counts.clips * known.ROW_CPU_S + rates.start_cpu_s
+    cpu_s = new * mean_s * rates.cpu_s + counts.clips * defaults.ROW_CPU_S + rates.start_cpu_s
     formula = (
-        f"records to make * {_number(mean_s)} s * {_number(rates.cpu_s)} + clips * {known.ROW_CPU_S} + "
+        f"records to make * {_number(mean_s)} s * {_number(rates.cpu_s)} + clips * {defaults.ROW_CPU_S} + "
         f"{_number(rates.start_cpu_s)} start"
     )
     yield Line("CPU", cpu_s, "s", formula, "; ".join(dict.fromkeys([rates.cpu_source, rates.start_source])))
@@ -222,12 +221,12 @@ def _building(counts: Counts, rates: Rates, wishes: Wishes, records: float) -> I
 
 def _launcher(counts: Counts) -> Iterator[Line]:
     rows = counts.clips + counts.invalid
-    formula = f"{known.LAUNCHER_BYTES:,} B + {rows:,} rows * {known.LAUNCHER_BYTES_PER_ROW} B"
-    value = known.LAUNCHER_BYTES + rows * known.LAUNCHER_BYTES_PER_ROW
-    yield Line("memory", value, "B", formula, known.DOCUMENTED)
+    formula = f"{defaults.LAUNCHER_BYTES:,} B + {rows:,} rows * {defaults.LAUNCHER_BYTES_PER_ROW} B"
+    value = defaults.LAUNCHER_BYTES + rows * defaults.LAUNCHER_BYTES_PER_ROW
+    yield Line("memory", value, "B", formula, defaults.DOCUMENTED)
     if attempts := counts.attempts + counts.left:
-        formula = f"({counts.attempts:,} made + {counts.left:,} to come) * {known.LEDGER_BYTES_PER_ATTEMPT} B"
-        yield Line("ledger", attempts * known.LEDGER_BYTES_PER_ATTEMPT, "B", formula, known.DOCUMENTED)
+        formula = f"({counts.attempts:,} made + {counts.left:,} to come) * {defaults.LEDGER_BYTES_PER_ATTEMPT} B"
+        yield Line("ledger", attempts * defaults.LEDGER_BYTES_PER_ATTEMPT, "B", formula, defaults.DOCUMENTED)
 
 
 def _mean_s(counts: Counts) -> float:
