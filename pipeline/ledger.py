@@ -153,7 +153,7 @@ def read(root: str, columns: list[str] | None = None) -> pa.Table:
 
 
 def _read_run(folder: str, columns: list[str] | None) -> list[pa.Table]:
-    paths = [storage.join(folder, name) for name in sorted(storage.sizes(folder)) if name.endswith(".parquet")]
+    paths = [storage.join(folder, name) for name in _listed(folder) if name.endswith(".parquet")]
     parts = []
     try:
         for path in paths:
@@ -165,6 +165,14 @@ def _read_run(folder: str, columns: list[str] | None) -> list[pa.Table]:
     except FileNotFoundError:
         return _read_run(folder, columns)  # a writer put it together with others since it was listed
     return parts
+
+
+def _listed(folder: str) -> list[str]:
+    """The names of files, listed until nothing changes: a listing may miss a new file and those that it replaces."""
+    before: list[str] | None = None
+    while (found := sorted(storage.sizes(folder))) != before:
+        before = found
+    return found
 
 
 def _without_doubt(newest: pa.Table, attempts: pa.Table) -> pa.Table:

@@ -71,6 +71,8 @@ class Line:
         value, unit = self.value, self.unit
         if unit == "s" and value >= HOUR_S:
             value, unit = value / HOUR_S, "h"
+        if unit == "days" and value < 10:
+            return f"{value:.2f} days"
         return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
 
 
