@@ -153,7 +153,7 @@ def read(root: str, columns: list[str] | None = None) -> pa.Table:
 
 
 def _read_run(folder: str, columns: list[str] | None) -> list[pa.Table]:
-    paths = [storage.join(folder, name) for name in _listed(folder) if name.endswith(".parquet")]
+    paths = [storage.join(folder, name) for name in listed(folder) if name.endswith(".parquet")]
     parts = []
     try:
         for path in paths:
@@ -167,12 +167,20 @@ def _read_run(folder: str, columns: list[str] | None) -> list[pa.Table]:
     return parts
 
 
-def _listed(folder: str) -> list[str]:
-    """The names of files, listed until nothing changes: a listing may miss a new file and those that it replaces."""
+def listed(folder: str) -> list[str]:
+    """The names of a run's files, listed until nothing changes: writers put files together.
+
+    A listing may miss a new file, and those that it replaces.
+    """
     before: list[str] | None = None
-    while (found := sorted(storage.sizes(folder))) != before:
+    while True:
+        try:
+            found = sorted(storage.sizes(folder))
+        except FileNotFoundError:  # one went while it was looked at
+            continue
+        if found == before:
+            return found
         before = found
-    return found
 
 
 def _without_doubt(newest: pa.Table, attempts: pa.Table) -> pa.Table:

@@ -235,7 +235,7 @@ class _Verify:
     def _check_ledger(self) -> None:
         folder = storage.join(self._root, ledger.FOLDER)
         for run in storage.folders(folder):
-            for name in storage.sizes(storage.join(folder, run)):
+            for name in ledger.listed(storage.join(folder, run)):
                 path = f"{ledger.FOLDER}/{run}/{name}"
                 try:
                     parquet.table(storage.read(storage.join(self._root, path)))
