@@ -8,8 +8,8 @@ UV_VERSION := 0.13.8
 ARGS ?=
 
 PACKAGES := mbt.schemas mbt.pipeline mbt.model mbt.train
-# jpeg_quality.py chose a constant once; it is run by hand.
-BENCHMARKS := $(filter-out benchmarks/jpeg_quality.py,$(sort $(wildcard benchmarks/*.py)))
+# jpeg_quality.py chose a constant once, and soak.py takes most of an hour: they are run by hand.
+BENCHMARKS := $(filter-out benchmarks/jpeg_quality.py benchmarks/soak.py,$(sort $(wildcard benchmarks/*.py)))
 UV := .venv/bin/uv pip
 UV_STAMP := .venv/.uv-$(UV_VERSION)
 READY := .venv/.ready
@@ -27,7 +27,7 @@ except ImportError as missing:
 endef
 export CHECK_PYTHON
 
-.PHONY: help demo test lint bench browser lock clean
+.PHONY: help demo test lint bench soak browser lock clean
 
 help: ## list these targets
 	@echo "mbt-flax: each target makes .venv first, where it is missing or out of date."
@@ -47,6 +47,9 @@ lint: $(READY) .types/mbt ## ruff and mypy
 
 bench: $(READY) ## each script of benchmarks/ in turn
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; .venv/bin/python $$script; done
+
+soak: $(READY) ## 2,000 and 20,000 clips built: do time per clip and memory grow? takes most of an hour
+	@.venv/bin/python benchmarks/soak.py
 
 browser: ## Chromium, in which the report is looked at; by apt, where it is missing
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \

@@ -36,14 +36,14 @@ def peak_mib(media: str, clips: int, output: str) -> tuple[float, float]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     own, family = 0, 0
     while process.poll() is None:
-        sizes = list(_resident(process.pid))
+        sizes = list(resident(process.pid))
         own, family = max([own, *sizes[:1]]), max(family, sum(sizes))
         time.sleep(0.05)
     assert process.returncode == 0
     return own / (1 << 20), family / (1 << 20)
 
 
-def _resident(pid: int):
+def resident(pid: int):
     try:
         root = psutil.Process(pid)
         yield root.memory_info().rss

@@ -6,9 +6,10 @@ the same bytes, and a run that is killed keeps every shard that was finished. (P
 until the last shard was built.)
 """
 
+import concurrent.futures
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 
@@ -22,6 +23,8 @@ from mbt.schemas.statistics import Statistics
 MIN_RAM = "4GB"  # of a worker: one ffmpeg at its limit of 3 GiB, and Python
 RESULTS_FOLDER = "results"
 STATISTICS_FOLDER = "statistics"
+_READS = 32  # results at a time
+_READS_AHEAD = 256  # of which memory is held
 
 BUILT = "built"
 FAILED = "failed"
@@ -144,8 +147,18 @@ def summary(index: shard_index.Index) -> dict:
     }
 
 
-def read_result(work: str, task: plan.Task) -> dict | None:
-    """What `BuildShards` wrote about a task, or None if it never came to that."""
+def read_results(work: str, tasks: Sequence[plan.Task]) -> Iterator[tuple[plan.Task, dict | None]]:
+    """Each task with what `BuildShards` wrote about it, or None if it never came to that.
+
+    Several at a time: one after the other, those of 65,536 shards would keep a launcher waiting for a store for hours.
+    """
+    with concurrent.futures.ThreadPoolExecutor(_READS) as pool:
+        for first in range(0, len(tasks), _READS_AHEAD):
+            some = tasks[first : first + _READS_AHEAD]
+            yield from zip(some, pool.map(lambda task: _read_result(work, task), some), strict=True)
+
+
+def _read_result(work: str, task: plan.Task) -> dict | None:
     try:
         return json.loads(storage.read(_result_path(work, task)))
     except FileNotFoundError:

@@ -20,9 +20,8 @@ def encoder(program: str | None) -> dict:
     return {"ffmpeg": ffmpeg.version(program), "decode": decode.settings(), "logmel": logmel.settings()}
 
 
-@functools.cache
-def digest(program: str) -> str:
-    """SHA-256 of the canary's record as this machine makes it."""
+def encoded(program: str) -> bytes:
+    """The canary's record as this machine makes it."""
     context = Context(
         id="canary",
         dataset_name="canary",
@@ -33,7 +32,13 @@ def digest(program: str) -> str:
         label_strings=["canary"],
     )
     clip = decode.decode(str(MEDIA), 0, MICROSECONDS, program=program)
-    return hashlib.sha256(encode(context, clip).payload).hexdigest()
+    return encode(context, clip).payload
+
+
+@functools.cache
+def digest(program: str) -> str:
+    """SHA-256 of the canary's record as this machine makes it."""
+    return hashlib.sha256(encoded(program)).hexdigest()
 
 
 def check(program: str, expected: str) -> None:

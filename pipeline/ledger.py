@@ -1,6 +1,8 @@
 """The availability ledger: every attempt to get a clip's media, appended, never changed.
 
 Many small complete Parquet files, `ledger/<run>/<writer>-<seq>.parquet`: kill -9 loses the rows since the last flush.
+A writer that comes to its end puts its small files together in one, which is whole before they go: a slow campaign of
+weeks would leave a million. A row that is in two files, because its writer was killed there, is the same attempt.
 The order of attempts is (run, attempt), never the clock.
 """
 
@@ -66,6 +68,7 @@ class Writer:
         self._name = uuid.uuid4().hex[:12]
         self._rows: list[dict] = []
         self._files = 0
+        self._small: list[tuple[str, list[dict]]] = []  # paths of files that are not full, with their rows
         self._lock = threading.Lock()  # of the rows
         self._flushing = threading.Lock()
         self._closed = threading.Event()
@@ -79,6 +82,8 @@ class Writer:
         self._closed.set()
         self._flusher.join()
         self.flush()
+        with self._flushing:
+            self._put_together()
 
     def append(self, **row) -> None:
         """Adds an attempt: the columns of `ATTEMPTS` that depend on it."""
@@ -96,13 +101,29 @@ class Writer:
                 rows = list(self._rows)
             if not rows:
                 return
-            sink = pa.BufferOutputStream()
-            pq.write_table(pa.Table.from_pylist(rows, ATTEMPTS), sink, compression="zstd")
-            name = f"{self._name}-{self._files:05d}.parquet"
-            storage.write(storage.join(self._folder, name), sink.getvalue().to_pybytes())
+            path = self._write(rows)
             with self._lock:  # not before: what could not be written is tried again at the next flush
                 del self._rows[: len(rows)]
-            self._files += 1
+            if len(rows) < FLUSH_ROWS:
+                self._small.append((path, rows))
+            if sum(len(rows) for _, rows in self._small) >= FLUSH_ROWS:
+                self._put_together()
+
+    def _write(self, rows: list[dict]) -> str:
+        """Writes a new file; returns its path."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows, ATTEMPTS), sink, compression="zstd")
+        path = storage.join(self._folder, f"{self._name}-{self._files:05d}.parquet")
+        storage.write(path, sink.getvalue().to_pybytes())
+        self._files += 1
+        return path
+
+    def _put_together(self) -> None:
+        """Makes one file of the small ones."""
+        if len(self._small) > 1:
+            self._write([row for _, rows in self._small for row in rows])
+            storage.delete(*(path for path, _ in self._small))
+        self._small = []
 
     def _flush_now_and_then(self) -> None:
         while not self._closed.wait(FLUSH_SECONDS):
@@ -126,17 +147,40 @@ def state(root: str) -> pa.Table:
 def read(root: str, columns: list[str] | None = None) -> pa.Table:
     """All attempts ever made, in no order; a file that is damaged is named on stderr and left out."""
     folder = storage.join(root, FOLDER)
-    parts = []
-    for run in storage.folders(folder):
-        for name in sorted(storage.sizes(storage.join(folder, run))):
-            if name.endswith(".parquet"):
-                path = storage.join(folder, run, name)
-                try:
-                    parts.append(parquet.table(storage.read(path), columns))
-                except pa.ArrowException:
-                    print(f"mbt-data: {path} is damaged: its attempts are not known any more", file=sys.stderr)
+    parts = [part for run in storage.folders(folder) for part in _read_run(storage.join(folder, run), columns)]
     empty = ATTEMPTS.empty_table()
     return pa.concat_tables(parts) if parts else empty.select(columns or empty.column_names)
+
+
+def _read_run(folder: str, columns: list[str] | None) -> list[pa.Table]:
+    paths = [storage.join(folder, name) for name in listed(folder) if name.endswith(".parquet")]
+    parts = []
+    try:
+        for path in paths:
+            data = storage.read(path)
+            try:
+                parts.append(parquet.table(data, columns))
+            except pa.ArrowException:
+                print(f"mbt-data: {path} is damaged: its attempts are not known any more", file=sys.stderr)
+    except FileNotFoundError:
+        return _read_run(folder, columns)  # a writer put it together with others since it was listed
+    return parts
+
+
+def listed(folder: str) -> list[str]:
+    """The names of a run's files, listed until nothing changes: writers put files together.
+
+    A listing may miss a new file, and those that it replaces.
+    """
+    before: list[str] | None = None
+    while True:
+        try:
+            found = sorted(storage.sizes(folder))
+        except FileNotFoundError:  # one went while it was looked at
+            continue
+        if found == before:
+            return found
+        before = found
 
 
 def _without_doubt(newest: pa.Table, attempts: pa.Table) -> pa.Table:

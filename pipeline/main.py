@@ -19,6 +19,7 @@ from mbt.pipeline.commands import (
     flags,
     gc,
     list_snapshots,
+    plan,
     purge,
     refresh,
     report,
@@ -30,7 +31,7 @@ from mbt.pipeline.errors import IncompleteError, RefusedError
 
 DESCRIPTION = "Turns annotated video clips into sharded TFRecords, and says why a clip is missing."
 COMMANDS: tuple[ModuleType, ...] = (
-    *(build, fetch, adopt, status, refresh),
+    *(plan, build, fetch, adopt, status, refresh),
     *(list_snapshots, show, diff, report, export),
     *(verify, gc, purge),
 )

@@ -8,10 +8,10 @@ from mbt.pipeline.settings import FetchSettings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `mbt-data fetch`, `import`, `build` and `status` were told; not every command asks everything.
+    """What `mbt-data fetch`, `import`, `build`, `status` and `plan` were told; not every command asks everything.
 
     Attributes:
-      root: ROOT of the dataset.
+      root: ROOT of the dataset; of `plan` it may be empty.
       name: of the dataset.
       selection: which annotations.
       fetch: how media are fetched.

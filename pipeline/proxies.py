@@ -24,6 +24,9 @@ class Proxies:
         self._rests_until = [0.0] * len(urls)
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._urls)
+
     def next(self) -> str | None:
         """The next one that is not resting; None where no proxy is used.
 

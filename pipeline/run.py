@@ -1,8 +1,9 @@
-"""The commands that read annotations: `fetch`, `import`, `build`, `status`, from the options to the result."""
+"""The commands that read annotations: `fetch`, `import`, `build`, `status`, `plan`, from the options to the result."""
 
 import contextlib
 import dataclasses
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -10,14 +11,27 @@ import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
-from mbt.pipeline import canary, copies, dataflow, ffmpeg, known, proxies, runner, secret, standing, storage, writer
+from mbt.pipeline import (
+    canary,
+    copies,
+    dataflow,
+    ffmpeg,
+    forecast,
+    known,
+    proxies,
+    runner,
+    secret,
+    standing,
+    storage,
+    writer,
+)
 from mbt.pipeline import dataset as datasets
 from mbt.pipeline.annotations.read import read
 from mbt.pipeline.annotations.rows import AnnotationsError
 from mbt.pipeline.assemble import Assembly, Result
 from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.options import Options
-from mbt.pipeline.work import Work, read_clips
+from mbt.pipeline.work import Work, read_clips, read_some_clips
 
 
 def build(options: Options) -> Result:
@@ -86,6 +100,23 @@ def status(options: Options) -> standing.Status:
         existing = datasets.read(options.root)
         clips = read_clips(options, existing.salt if existing else options.name)
         return standing.of(clips.valid, clips.invalid, options.root, clips.notes)
+
+
+def plan(options: Options, *, within_s: float, sample: int) -> forecast.Forecast:
+    """What a build would take; an empty `root` stands for a dataset that was not begun.
+
+    Raises:
+      RefusedError: wrong flags, unreadable annotations, another dataset, or a clip of the sample failed here.
+    """
+    with _refusals(), tempfile.TemporaryDirectory(prefix="mbt-plan-") as empty:
+        options = dataclasses.replace(options, root=options.root or empty)
+        existing = datasets.read(options.root)
+        datasets.check_name(options.root, existing, options.name)
+        clips = read_some_clips(options, existing.salt if existing else options.name)
+        try:
+            return forecast.of(clips, options, within_s=within_s, sample=sample)
+        except ffmpeg.WorkerTroubleError as error:
+            raise RefusedError(f"{error}: the sample could not be measured; --sample=0 measures none") from error
 
 
 @contextlib.contextmanager

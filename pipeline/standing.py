@@ -70,12 +70,12 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) ->
         num_missing=num_missing,
         num_removed=pc.sum(pc.and_(there, pc.not_equal(found["outcome"], Outcome.OK.value))).as_py() or 0,
         num_left=sum(split[outcome] for split in splits.values() for outcome in _LEFT) + num_missing,
-        clips_per_second=_rate(root),
+        clips_per_second=rate(root),
         notes=notes,
     )
 
 
-def _rate(root: str) -> float | None:
+def rate(root: str) -> float | None:
     """Clips that the newest run ended with per second."""
     attempts = ledger.read(root, ["run", "clip_id", "time"])
     if not len(attempts):

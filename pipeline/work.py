@@ -65,6 +65,20 @@ def read_clips(options: Options, salt: str) -> Clips:
     )
 
 
+def read_some_clips(options: Options, salt: str) -> Clips:
+    """The annotations, of which at least one must be a clip.
+
+    Raises:
+      AnnotationsError: a file cannot be read, or is damaged.
+      RefusedError: more rows are bad than is admitted, or none is a clip.
+    """
+    clips = read_clips(options, salt)
+    if not len(clips.valid):
+        why = _first_bad(clips.invalid) if len(clips.invalid) else "it has no rows"
+        raise RefusedError(f"{options.selection.files[0]} holds no valid clip: {why}")
+    return clips
+
+
 def _check_bad_rows(options: Options, invalid: pa.Table) -> None:
     """Refuses more bad rows than are admitted; those that only the whole list shows, such as ids that stand twice."""
     most = options.selection.max_bad_rows
@@ -128,10 +142,7 @@ class Work:
 
     def read(self, salt: str) -> Clips:
         """The annotations."""
-        clips = read_clips(self.options, salt)
-        if not len(clips.valid):
-            why = _first_bad(clips.invalid) if len(clips.invalid) else "it has no rows"
-            raise RefusedError(f"{self.options.selection.files[0]} holds no valid clip: {why}")
+        clips = read_some_clips(self.options, salt)
         if dataflow.is_chosen(self.beam_options):
             dataflow.refuse_local_sources(clips.valid)
         return clips

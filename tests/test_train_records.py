@@ -1,12 +1,14 @@
 """The loader: what is read is what was written, in an order that only the seed decides."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
 from loading import LABELS, fake_clip, frame, make_config, reader_of
 
 from mbt.schemas.fakes import FakeClip, write_snapshot
+from mbt.train import snapshot
 from mbt.train.errors import RunError, UsageError
 from mbt.train.records import eval_batches, train_batches
 from mbt.train.snapshot import Records, find_split, load_manifest
@@ -224,3 +226,15 @@ def test_a_snapshot_of_another_version_is_refused(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
     with pytest.raises(UsageError, match="format version"):
         load_manifest(str(tmp_path), "latest")
+
+
+def test_more_shards_than_may_be_mapped(tmp_path, monkeypatch):
+    """Linux grants 65,530 maps, fewer than AudioSet has shards: those of indices that are not in use are given back."""
+    monkeypatch.setattr(snapshot, "MAPPED", 2)
+    write_snapshot(tmp_path, {"train": [fake_clip(number) for number in range(6)]}, LABELS, num_shards=6)
+    records = Records(str(tmp_path), load_manifest(str(tmp_path), "latest").splits["train"])
+    ids, (numbers, labels) = records.ids(), records.label_pairs()
+    assert len(ids) == 6 and numbers.tolist() == list(range(6)) and labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert [index.ids[row] for _, index, row in map(records.locate, range(6))] == ids
+    maps = pathlib.Path("/proc/self/maps").read_text()
+    assert len({line.split()[-1] for line in maps.splitlines() if str(tmp_path) in line}) == 2

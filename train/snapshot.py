@@ -14,6 +14,8 @@ from mbt.schemas.manifest import MANIFEST_FILE, FormatError, Manifest, Split
 from mbt.train.errors import RunError, UsageError
 
 SNAPSHOTS = "snapshots"
+# Indices that are mapped at a time. Linux grants a process 65,530 maps, and AudioSet has 65,536 shards.
+MAPPED = 16_384
 
 
 def load_manifest(root: str, name: str) -> Manifest:
@@ -62,7 +64,7 @@ class Records:
         self._root = pathlib.Path(root)
         self._shards = [shard for shard in split.shards if shard.num_records]
         self._ends = list(itertools.accumulate(shard.num_records for shard in self._shards))
-        self._load = functools.cache(self._load_index)
+        self._load = functools.lru_cache(MAPPED)(self._load_index)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -85,10 +87,12 @@ class Records:
 
     def label_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Every label of every record: (M,) numbers of the records, ascending, and (M,) labels; both int64."""
-        indices = [self._load(shard) for shard in range(len(self._shards))]
-        counts = np.concatenate([index.records["num_labels"] for index in indices])
-        labels = np.concatenate([index.labels for index in indices])
-        return np.repeat(np.arange(len(counts)), counts), labels.astype(np.int64)
+        counts, labels = [], []
+        for index in map(self._load, range(len(self._shards))):
+            counts.append(index.records["num_labels"].copy())  # a view would keep the map
+            labels.append(index.labels.astype(np.int64))
+        of_all = np.concatenate(counts)
+        return np.repeat(np.arange(len(of_all)), of_all), np.concatenate(labels)
 
     def _load_index(self, shard: int) -> index_lib.Index:
         path = self._root / self._shards[shard].index_path

@@ -88,9 +88,9 @@ def part(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """ROOT."""
-    parser.add_argument("--output", required=True, metavar="ROOT", help=f"folder of the dataset: {ANYWHERE}")
+    parser.add_argument("--output", required=required, metavar="ROOT", help=f"folder of the dataset: {ANYWHERE}")
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -230,7 +230,7 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
     for flag in ("cookies", "proxies", "youtube_api_key"):
         _check_secret(flag, getattr(known, flag, None))
     return Options(
-        root=root(known.output),
+        root=root(known.output) if known.output else "",
         name=name,
         selection=Selection(
             dataset=known.dataset,
