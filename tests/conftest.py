@@ -207,7 +207,15 @@ def _server_before(url: str, faults: list[int | str]):
                 return
             answer = requests.request(self.command, url + self.path, data=body, headers=dict(self.headers), timeout=60)
             self.send_response(answer.status_code)
-            for name in ("Content-Type", "Content-Range", "X-Goog-Hash", "X-Goog-Generation", "Location"):
+            for name in (
+                "Content-Type",
+                "Content-Range",
+                "X-Goog-Hash",
+                "X-Goog-Generation",
+                "Location",
+                "ETag",
+                "Last-Modified",
+            ):
                 if name in answer.headers:
                     self.send_header(name, answer.headers[name])
             self.send_header("Content-Length", str(len(answer.content)))

@@ -18,6 +18,7 @@ SMALL = {
     "planning.py": ["--rows=5000"],
     "jpeg_quality.py": ["MEDIA"],
     "loader.py": ["--clips=4", "--steps=1"],
+    "loader_remote.py": ["--clips=4", "--steps=1", "--rounds=1"],
     "model_speed.py": ["--rounds=1", "--sizes=demo"],
     "train_step.py": ["--rounds=1", "--model=tiny"],
 }
