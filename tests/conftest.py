@@ -205,7 +205,12 @@ def _server_before(url: str, faults: list[int | str]):
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            answer = requests.request(self.command, url + self.path, data=body, headers=dict(self.headers), timeout=60)
+            headers = dict(self.headers)
+            if not self.path.startswith(("/storage/", "/upload/", "/download/", "/batch/")):
+                headers["Host"] = url.removeprefix(
+                    "http://"
+                )  # by which the emulator knows requests of its XML interface
+            answer = requests.request(self.command, url + self.path, data=body, headers=headers, timeout=60)
             self.send_response(answer.status_code)
             for name in (
                 "Content-Type",

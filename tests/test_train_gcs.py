@@ -23,7 +23,7 @@ ODD = "a b/50% [x]?#ä"
 def upload(folder: pathlib.Path, root: str) -> str:
     for path in folder.rglob("*"):
         if path.is_file():
-            pipeline_storage.upload(str(path), f"{root}/{path.relative_to(folder).as_posix()}")
+            pipeline_storage.write(f"{root}/{path.relative_to(folder).as_posix()}", path.read_bytes())
     return root
 
 
@@ -91,7 +91,7 @@ def test_a_bad_network_changes_nothing(gcs, gcs_behind, local):
     root = upload(local, gcs.root("network"))
     config = make_config(local)
     expected = list(eval_batches(reader_of(local, config, "test"), config, views=2))
-    faults: list[int | str] = [503, "cut", 429, 500, "cut", "cut", 502]
+    faults: list[int | str] = [503, "cut", 429, 500, "cut", 502]
     with gcs_behind(faults) as log:
         config = make_config(root)
         faults += ["cut", 503] * 4
@@ -112,7 +112,7 @@ def test_parts_that_lie_near_come_together(gcs, gcs_behind, local, monkeypatch):
         seen.append((batches, sum("tfrecord" in line for line in log)))
     assert_same_batches(seen[0][0], seen[1][0])
     asked = 2 * 3  # batches of two clips; the sixth place repeats a clip
-    assert seen[0][1] == asked and seen[1][1] > 60 * asked
+    assert (seen[0][1], seen[1][1]) == (asked, 9 * asked)  # six pictures, which all are alike, and three seconds
 
 
 def test_a_shard_that_vanished_ends_the_run(gcs, local):
@@ -127,16 +127,16 @@ def test_a_shard_that_vanished_ends_the_run(gcs, local):
     assert reader.bad == []
 
 
-def test_a_store_that_stays_away_ends_the_run_and_is_no_damage(gcs, gcs_behind, local, monkeypatch):
+def test_a_store_that_stays_away_ends_the_run_and_is_no_damage(gcs, local, monkeypatch):
     root = upload(local, gcs.root("away"))
+    config = make_config(root)
+    reader = reader_of(root, config)
+    reader.records.ids()
     monkeypatch.setattr(train_gcs, "RETRIES", 2)
-    with gcs_behind([]) as log:
-        config = make_config(root)
-        reader = reader_of(root, config)
-        reader.records.ids()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
     with pytest.raises(RunError, match=r"^shard gs://bucket/away/\S*, clip clip-\d: cannot be read: .*\d retries"):
         next(train_batches(reader, config))
-    assert log and reader.bad == []
+    assert reader.bad == []
 
 
 def refused(capsys, command: list[str]) -> str:

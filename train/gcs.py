@@ -9,14 +9,15 @@ import contextlib
 import datetime
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from typing import IO, TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import google.auth
 import obstore
 from google.auth.exceptions import GoogleAuthError
 from obstore.auth.google import GoogleCredentialProvider
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import GCSStore
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"  # as for google-cloud-storage; its 
 NEAR_BYTES = 64 << 10
 # A request is given up after so long, its repetitions included; a token lives longer than that.
 PATIENCE, RETRIES = datetime.timedelta(minutes=3), 100
+PAUSES_S = (0.2, 1.0)
+Answer = TypeVar("Answer")
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 _stores: dict[tuple[str, str | None], GCSStore] = {}
 
@@ -34,24 +37,27 @@ _stores: dict[tuple[str, str | None], GCSStore] = {}
 def read(path: str) -> bytes:
     """A whole object."""
     store, name = _place(path)
-    with _told():
-        return bytes(obstore.get(store, name).bytes())
+    return _asked(lambda: bytes(obstore.get(store, name).bytes()))
 
 
 def download(path: str, file: IO[bytes]) -> None:
     """Writes a whole object to a file as it arrives."""
     store, name = _place(path)
-    with _told():
+
+    def copy() -> None:
+        file.seek(0)
+        file.truncate()
         for chunk in obstore.get(store, name):
             file.write(chunk)
-    file.flush()
+        file.flush()
+
+    _asked(copy)
 
 
 def sizes(folder: str) -> dict[str, int]:
     """All objects below a folder: their names, seen from there, and sizes in bytes."""
     store, prefix = _place(folder)
-    with _told():
-        found = [entry for page in obstore.list(store, prefix) for entry in page]
+    found = _asked(lambda: [entry for page in obstore.list(store, prefix) for entry in page])
     # Some tools make an empty object that is named like the folder.
     names = ((entry["path"].removeprefix(prefix).lstrip("/"), entry["size"]) for entry in found)
     return {name: size for name, size in names if name}
@@ -60,9 +66,8 @@ def sizes(folder: str) -> dict[str, int]:
 def read_ranges(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Parts of an object, (offset, length) in bytes, asked for at once."""
     store, name = _place(path)
-    starts, lengths = zip(*ranges, strict=True)
-    with _told():
-        parts = obstore.get_ranges(store, name, starts=starts, lengths=lengths, coalesce=NEAR_BYTES)
+    starts, lengths = [offset for offset, _ in ranges], [length for _, length in ranges]
+    parts = _asked(lambda: obstore.get_ranges(store, name, starts=starts, lengths=lengths, coalesce=NEAR_BYTES))
     return [bytes(part) for part in parts]  # google_crc32c takes no other buffer
 
 
@@ -85,6 +90,20 @@ def _open(bucket: str, emulator: str | None) -> GCSStore:
     with _told():
         credentials, _ = google.auth.default(scopes=[_SCOPE])
     return GCSStore(bucket, credential_provider=GoogleCredentialProvider(credentials), retry_config=retry)
+
+
+def _asked(request: Callable[[], Answer]) -> Answer:
+    """What a request gives, made again after answers at which obstore gives up: a list cut short, a wrong range."""
+    begun = time.monotonic()
+    with _told():
+        for pause in PAUSES_S:
+            try:
+                return request()
+            except GenericError:
+                if time.monotonic() - begun > PATIENCE.total_seconds():
+                    raise
+            time.sleep(pause)
+        return request()
 
 
 @contextlib.contextmanager

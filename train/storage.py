@@ -3,6 +3,7 @@
 What goes wrong is an `OSError` with a `strerror`, wherever that is; what is not there, a `FileNotFoundError`.
 """
 
+import functools
 import os
 import pathlib
 import posixpath
@@ -64,9 +65,12 @@ def mapped(path: str) -> np.ndarray:
     Raises:
       ValueError: it is empty.
     """
-    if not is_remote(path):
-        return np.memmap(path, np.uint8, "r")
-    # The copy has no name: nothing is left over, and no two processes meet.
+    return _copied(path) if is_remote(path) else np.memmap(path, np.uint8, "r")
+
+
+@functools.cache  # a dataset's files never change under their names
+def _copied(path: str) -> np.ndarray:
+    """An object, once for each process; the copy has no name, so nothing is left over and no two processes meet."""
     with tempfile.TemporaryFile() as file:
         _gcs().download(path, file)
         return np.memmap(file, np.uint8, "r")
