@@ -94,8 +94,8 @@ def test_a_bad_network_changes_nothing(gcs, gcs_behind, local):
     faults: list[int | str] = [503, "cut", 429, 500, "cut", 502]
     with gcs_behind(faults) as log:
         config = make_config(root)
-        faults += ["cut", 503] * 4
         reader = reader_of(root, config, "test")
+        faults += ["cut", 503] * 4
         assert_same_batches(expected, eval_batches(reader, config, views=2))
     assert not faults and reader.bad == []
     assert sum(f"/test-00000{dot}tfrecord" in line.replace("%2F", "/") for line in log for dot in (".", "%2E")) > 1
@@ -151,8 +151,9 @@ def test_what_cannot_be_read_is_said_in_one_line(gcs, tmp_path, capsys, monkeypa
     assert "no snapshot there; make one with `mbt-data build --output=gs://bucket/none`" in refused(
         capsys, train_command("gs://bucket/none", workdir)
     )
-    line = refused(capsys, train_command("s3://bucket/none", workdir))
-    assert line.endswith("config.data.root=s3://bucket/none: must be a folder, or gs://BUCKET/FOLDER")
+    for place in ("s3://bucket/none", "gs://", "gs:///none"):
+        line = refused(capsys, train_command(place, workdir))
+        assert line.endswith(f"config.data.root={place}: must be a folder, or gs://BUCKET/FOLDER")
     pipeline_storage.delete(f"{root}/shards/train-00001.index")
     line = refused(capsys, train_command(root, workdir))
     assert "shard gs://bucket/refused/shards/train-00001.tfrecord is missing or not whole" in line

@@ -28,7 +28,7 @@ EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"  # as for google-cloud-storage; its 
 NEAR_BYTES = 64 << 10
 # A request is given up after so long, its repetitions included; a token lives longer than that.
 PATIENCE, RETRIES = datetime.timedelta(minutes=3), 100
-PAUSES_S = (0.2, 1.0)
+PAUSES_S = (0.2, 0.6, 1.8)
 Answer = TypeVar("Answer")
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 _stores: dict[tuple[str, str | None], GCSStore] = {}
@@ -76,7 +76,8 @@ def _place(path: str) -> tuple[GCSStore, str]:
     bucket, _, name = path.removeprefix("gs://").partition("/")
     key = (bucket, os.environ.get(EMULATOR_VARIABLE))
     if key not in _stores:
-        _stores[key] = _open(*key)
+        with _told():
+            _stores[key] = _open(*key)
     return _stores[key], name.strip("/")
 
 
@@ -87,8 +88,7 @@ def _open(bucket: str, emulator: str | None) -> GCSStore:
         client: ClientConfig = {"allow_http": True}
         config: GCSConfig = {"base_url": url, "skip_signature": True}
         return GCSStore(bucket, config=config, client_options=client, retry_config=retry)
-    with _told():
-        credentials, _ = google.auth.default(scopes=[_SCOPE])
+    credentials, _ = google.auth.default(scopes=[_SCOPE])
     return GCSStore(bucket, credential_provider=GoogleCredentialProvider(credentials), retry_config=retry)
 
 

@@ -31,7 +31,8 @@ def is_remote(path: str) -> bool:
 
 def is_known(root: str) -> bool:
     """Whether there are datasets at such places."""
-    return "://" not in root or is_remote(root)
+    scheme, found, place = root.partition("://")
+    return not found or (scheme == "gs" and place.partition("/")[0] != "")
 
 
 def readers(path: str) -> int:
