@@ -131,6 +131,7 @@ def serve(root: str, delay: float) -> None:
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     ready, due, number = selectors.DefaultSelector(), [], itertools.count()
     ready.register(listener, selectors.EVENT_READ)
+    Connection.begun = time.process_time()
     while True:
         wait = max(0, due[0][0] - time.monotonic()) if due else None
         for key, _ in ready.select(wait):
@@ -146,7 +147,7 @@ class Connection:
     """A client's connection: one request at a time."""
 
     files: dict[str, int] = {}  # noqa: RUF012  open, by name
-    requests = 0
+    requests, begun = 0, 0.0  # how many were answered, and the process's CPU time before the first
 
     def __init__(self, client: socket.socket, root: Path, ready: selectors.BaseSelector):
         client.setblocking(False)
@@ -170,7 +171,7 @@ class Connection:
             self.client.close()
         elif self.head.startswith(b"GET /cpu "):
             self.head = b""
-            text = json.dumps({"cpu": time.process_time(), "requests": Connection.requests}).encode()
+            text = json.dumps({"cpu": time.process_time() - Connection.begun, "requests": Connection.requests}).encode()
             self.client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
         return self.head.endswith(b"\r\n\r\n")
 
