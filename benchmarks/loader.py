@@ -70,16 +70,11 @@ def measured_apart(root: str, steps: int, cores: int) -> dict:
 def measure(root: str, steps: int, cores: int) -> dict:
     """CPU ms a clip by stage, of the whole loader, clips/s, and bytes read."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    from mbt.train.config import default_config, resolve
     from mbt.train.records import make_reader, train_batches
     from mbt.train.snapshot import Records, load_manifest
 
-    config = default_config()
-    config.data.update(root=root, color_jitter=0.8, color_drop=0.1)
-    config.data.spec_augment.update(time_masks=1, frequency_masks=1)
-    config.train.update(batch_size=BATCH, steps=steps + AHEAD)
     manifest = load_manifest(root, "latest")
-    config = resolve(config, manifest)
+    config = make_config(root, manifest, steps + AHEAD)
     reader = make_reader(Records(root, manifest.splits["train"]), config)
     batches = train_batches(reader, config)
     for _ in range(4):
@@ -95,6 +90,17 @@ def measure(root: str, steps: int, cores: int) -> dict:
     }
     batches.close()
     return result | {"stages": stages(reader, config), "device": device_stages(config, batch)}
+
+
+def make_config(root: str, manifest, steps: int):
+    """Batches of 32 windows of 8 s, with all augmentations."""
+    from mbt.train.config import default_config, resolve
+
+    config = default_config()
+    config.data.update(root=root, color_jitter=0.8, color_drop=0.1)
+    config.data.spec_augment.update(time_masks=1, frequency_masks=1)
+    config.train.update(batch_size=BATCH, steps=steps)
+    return resolve(config, manifest)
 
 
 def stages(reader, config) -> dict[str, float]:

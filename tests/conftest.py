@@ -253,6 +253,8 @@ def _server_before(url: str, faults: list[int | str | None], drop: tuple[str, ..
                 self.end_headers()
                 return
             headers = {name: value for name, value in self.headers.items() if name not in drop}
+            if not self.path.startswith(("/storage/", "/upload/", "/download/", "/batch/")):
+                headers["Host"] = url.removeprefix("http://")  # fake-gcs-server knows its XML interface by it
             answer = requests.request(self.command, url + self.path, data=body, headers=headers, timeout=60)
             self.send_response(answer.status_code)
             for name, value in answer.headers.items():

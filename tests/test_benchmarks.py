@@ -20,6 +20,7 @@ SMALL = {
     "soak.py": ["--clips=20,40"],
     "jpeg_quality.py": ["MEDIA"],
     "loader.py": ["--clips=4", "--steps=1"],
+    "loader_remote.py": ["--clips=4", "--steps=1", "--rounds=1"],
     "model_speed.py": ["--rounds=1", "--sizes=demo"],
     "train_step.py": ["--rounds=1", "--model=tiny"],
 }

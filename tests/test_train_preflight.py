@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
@@ -153,6 +155,19 @@ def test_a_damaged_result_is_refused(root, tmp_path, capsys, no_compilation):
     workdir = begun(root, tmp_path / "run")
     (workdir / workdir_lib.RESULT_FILE).write_text('{"steps"')
     assert "result.json cannot be read" in refused(capsys, train_command(root, workdir))
+
+
+def test_more_shards_than_files_that_are_open_by_default(tmp_path, capsys, no_compilation):
+    count = 120
+    clips = [fake_clip(0)] * count  # the softmax of the config looks at all labels
+    write_snapshot(tmp_path, {"train": clips, "test": clips[:1]}, ("a", "b", "c"), num_shards=count)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + count // 2, limits[1]))
+    try:
+        line = refused(capsys, train_command(tmp_path, tmp_path / "run", "--config.train.mesh.data=3"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert "is not the number of devices" in line
 
 
 MOUNTED = 'mount -t tmpfs -o size=$1,$2 tmpfs "$3" && shift 3 && exec "$@"'

@@ -68,7 +68,7 @@ def default_config() -> ConfigDict:
                 "on_bad_record": "replace",  # by another clip of the epoch; or stop
                 "eval_crop": 0.875,  # evaluation: side of the centre crop, as a share of the shorter side
                 "views": 4,  # evaluation: windows per clip, logits averaged
-                "readers": 8,  # threads that read
+                "readers": 0,  # clips that are read at a time; 0 for 8 from disks, 64 from gs://
                 "mel_mean": placeholder(float),  # of the spectrogram; None: the training split's
                 "mel_stddev": placeholder(float),
             },

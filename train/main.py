@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import resource
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     # TensorFlow only reads data here: no talk of its devices, and the same pixels on every CPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    _open_files()
     command = next(module for module in COMMANDS if args.command == module.NAME)
     try:
         with _ended_by_ctrl_c() if command is train else contextlib.nullcontext():
@@ -43,6 +45,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nmbt-train {args.command}: interrupted{_hint(command)}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _open_files() -> None:
+    """As many as the system allows: the index of each shard is one, and each connection to an object store."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # where the most is said to be without limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ import shutil
 
 from ml_collections import ConfigDict
 
-from mbt.schemas.manifest import DATASET_FILE, Dataset, FormatError, Manifest
+from mbt.schemas.manifest import DATASET_FILE, Dataset, Manifest
+from mbt.train import storage
 from mbt.train.config import differences
 from mbt.train.errors import UsageError
 from mbt.train.scores import score_names
@@ -30,10 +31,9 @@ def identify(root: str, manifest: Manifest) -> ConfigDict:
     Raises:
       UsageError: `dataset.json` cannot be read.
     """
-    path = pathlib.Path(root) / DATASET_FILE
     try:
-        dataset = Dataset.from_json(path.read_text())
-    except (OSError, FormatError) as error:
+        dataset = Dataset.from_json(storage.read(storage.join(root, DATASET_FILE)).decode())
+    except (OSError, ValueError) as error:
         raise UsageError(f"config.data.root={root}: {error}") from error
     return ConfigDict(
         {

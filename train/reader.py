@@ -1,16 +1,15 @@
 """Reads from shards, by ranges, only the frames and spectrogram rows that a window needs."""
 
 import concurrent.futures
-import contextlib
 import dataclasses
-import os
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
 
+from mbt.schemas import index as index_lib
 from mbt.schemas.clip import MEL_BINS, MEL_ROWS_PER_SECOND
-from mbt.train import jpeg
+from mbt.train import jpeg, storage
 from mbt.train.damage import ATTEMPTS, DamagedRecordError, DamageList, replacement
 from mbt.train.errors import RunError
 from mbt.train.snapshot import Records
@@ -40,6 +39,7 @@ class Reader:
         `sizes` (B, 2) heights and widths, and `rgb_valid` (B,); with spectrograms, `mel` (B, R, 128) and
         `spectrogram_valid` (B,). The last of each is the share of the window that the clip fills without padding or
         repetition. Nothing is returned empty, because tf.numpy_function crashes on float arrays without elements.
+      threads: how many clips are read at a time, of one batch or several.
       failure: what ended a read, for a caller that sees only TensorFlow's account of it.
     """
 
@@ -47,6 +47,7 @@ class Reader:
         self, records: Records, window: Window, targets: Targets, *, seed: int, threads: int, replace_damaged: bool
     ):
         self.records = records
+        self.threads = threads
         self.failure: RunError | None = None
         self.columns: dict[str, type] = {"records": np.int64, "intact": np.float32, "labels": np.float32}
         if len(window.frame_offsets):
@@ -58,7 +59,7 @@ class Reader:
         self._seed = seed
         self._replace_damaged = replace_damaged
         self._damage = DamageList()
-        self._threads = concurrent.futures.ThreadPoolExecutor(threads)
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads)
 
     @property
     def bad(self) -> list[dict]:
@@ -81,8 +82,8 @@ class Reader:
           The columns, in their order.
 
         Raises:
-          RunError: a record has labels that the model cannot take, a shard is gone, or a record is damaged and not to
-            be replaced.
+          RunError: a record has labels that the model cannot take, a shard is gone or out of reach, or a record is
+            damaged and not to be replaced.
         """
         shapes = self._shapes()
         batch: dict[str, np.ndarray] = {
@@ -96,7 +97,7 @@ class Reader:
             columns["intact"][0] = number == asked
 
         try:
-            list(self._threads.map(read_row, range(len(numbers))))
+            list(self._pool.map(read_row, range(len(numbers))))
         except RunError as error:
             self.failure = error
             raise
@@ -127,33 +128,46 @@ class Reader:
 
     def _read_clip(self, number: int, positions: np.ndarray, columns: dict[str, np.ndarray], random: bool) -> None:
         path, index, row = self.records.locate(number)
-        clip = index.ids[row]
+        shard = _Shard(path, index.ids[row])
         num_frames, num_rows = (int(index.records[row][name]) for name in ("num_frames", "num_mel_rows"))
         frame, mel_row = starts(self._window, num_frames, num_rows, positions, random=random)
-        self._set_labels(columns["labels"][0], index.record_labels(row), f"shard {path}, clip {clip}")
-        with _opened(path, clip) as file:
-            if "jpegs" in columns:
-                size = tuple(int(index.records[row][name]) for name in ("height", "width"))
-                chosen, columns["rgb_valid"][0] = chosen_frames(self._window, frame, num_frames)
-                columns["sizes"][0] = size
-                columns["jpegs"][0] = [_read_jpeg(file, piece, size) for piece in index.frames(row)[chosen]]
-            if "mel" in columns:
-                columns["spectrogram_valid"][0] = self._read_mel(
-                    file, index.steps(row), mel_row, num_rows, columns["mel"][0]
-                )
+        self._set_labels(columns["labels"][0], index.record_labels(row), str(shard))
+        frames = steps = np.empty(0, index_lib.PIECE)
+        if "jpegs" in columns:
+            chosen, columns["rgb_valid"][0] = chosen_frames(self._window, frame, num_frames)
+            frames = index.frames(row)[chosen]
+        if "mel" in columns:
+            sound = self._sound(mel_row, num_rows)
+            steps = index.steps(row)[sound.steps]
+        parts = shard.read(np.concatenate([frames, steps]))
+        if "jpegs" in columns:
+            size = tuple(int(index.records[row][name]) for name in ("height", "width"))
+            columns["sizes"][0] = size
+            columns["jpegs"][0] = parts[: len(frames)]
+            for part, piece in zip(parts, frames, strict=False):
+                shard.check_jpeg(part, piece, size)
+        if "mel" in columns:
+            self._fill(columns["mel"][0], parts[len(frames) :], sound, num_rows)
+            columns["spectrogram_valid"][0] = sound.rows / self._window.mel_rows
 
-    def _read_mel(self, file: "_Shard", pieces: np.ndarray, first: int, num_rows: int, out: np.ndarray) -> float:
-        """Fills a window, (R, 128), from its first row on; returns the share that the clip fills."""
-        rows = max(0, min(len(out), num_rows - first))
-        if rows:
-            _read_rows(file, pieces, first, out[:rows])
-        if rows < len(out) and self._window.loop:
+    def _sound(self, first: int, num_rows: int) -> "_Sound":
+        """What a window takes of a clip's spectrogram: all of it where it begins again."""
+        rows = max(0, min(self._window.mel_rows, num_rows - first))
+        if rows < self._window.mel_rows and self._window.loop:
+            return _Sound(first, rows, slice(None))
+        step = first // MEL_ROWS_PER_SECOND
+        end = -(-(first + rows) // MEL_ROWS_PER_SECOND) if rows else step
+        return _Sound(first - step * MEL_ROWS_PER_SECOND, rows, slice(step, end))
+
+    def _fill(self, out: np.ndarray, steps: list[bytes], sound: "_Sound", num_rows: int) -> None:
+        """Fills a window, (R, 128), from the steps that were read."""
+        _copy_rows(steps, sound.first, out[: sound.rows])
+        if sound.rows < len(out) and self._window.loop:
             whole = np.empty((num_rows, MEL_BINS), np.float32)
-            _read_rows(file, pieces, 0, whole)
-            out[rows:] = np.resize(whole, (len(out) - rows, MEL_BINS))
+            _copy_rows(steps, 0, whole)
+            out[sound.rows :] = np.resize(whole, (len(out) - sound.rows, MEL_BINS))
         else:
-            out[rows:] = self._window.mel_fill
-        return rows / len(out)
+            out[sound.rows :] = self._window.mel_fill
 
     def _set_labels(self, out: np.ndarray, labels: np.ndarray, where: str) -> None:
         """Labels as a row of 0 and 1."""
@@ -170,57 +184,52 @@ class Reader:
         out[labels] = 1
 
 
+class _Sound(NamedTuple):
+    """What a window takes of a spectrogram: `rows` of them, from the `first` of the first of some `steps`."""
+
+    first: int
+    rows: int
+    steps: slice
+
+
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-    """A shard opened for one clip, which errors name."""
+    """A shard that one clip is read from, which errors name."""
 
     path: str
     clip: str
-    file: int
 
-    def read(self, offset: int, length: int) -> bytes:
+    def read(self, pieces: np.ndarray) -> list[bytes]:
+        """The bytes of (N,) pieces, as they were written."""
+        offsets, lengths, sums = (pieces[name].tolist() for name in ("offset", "length", "crc32c"))
         try:
-            return os.pread(self.file, length, offset)
+            parts = storage.read_ranges(self.path, list(zip(offsets, lengths, strict=True)))
+        except storage.UnreadableError as error:
+            raise self._damaged(f"bytes from {offsets[0]} on cannot be read: {error}") from error
+        except FileNotFoundError as error:
+            raise RunError(f"{self}: {error.strerror}; run `mbt-data build` again") from error
         except OSError as error:
-            raise self.damaged(f"bytes at {offset} cannot be read: {error.strerror}") from error
+            raise RunError(f"{self}: cannot be read: {error.strerror}") from error
+        for part, offset, crc32c in zip(parts, offsets, sums, strict=True):
+            if google_crc32c.value(part) != crc32c:
+                raise self._damaged(f"bytes at {offset} do not match their checksum")
+        return parts
 
-    def checked(self, data: bytes, piece: np.void) -> bytes:
-        if google_crc32c.value(data) != piece["crc32c"]:
-            raise self.damaged(f"bytes at {piece['offset']} do not match their checksum")
-        return data
+    def check_jpeg(self, data: bytes, piece: np.void, size: tuple[int, ...]) -> None:
+        """Refuses what is no frame of that height and width."""
+        if jpeg.size(data) != size:
+            raise self._damaged(f"bytes at {piece['offset']} are no JPEG of {size[1]} x {size[0]} pixels")
 
-    def damaged(self, reason: str) -> DamagedRecordError:
+    def _damaged(self, reason: str) -> DamagedRecordError:
         return DamagedRecordError(self.path, self.clip, reason)
 
-
-@contextlib.contextmanager
-def _opened(path: str, clip: str) -> Iterator[_Shard]:
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise RunError(f"shard {path}, clip {clip}: {error.strerror}; run `mbt-data build` again") from error
-    try:
-        yield _Shard(path, clip, file)
-    finally:
-        os.close(file)
+    def __str__(self) -> str:
+        return f"shard {self.path}, clip {self.clip}"
 
 
-def _read_jpeg(shard: _Shard, piece: np.void, size: tuple[int, ...]) -> bytes:
-    data = shard.checked(shard.read(int(piece["offset"]), int(piece["length"])), piece)
-    if jpeg.size(data) != size:
-        raise shard.damaged(f"bytes at {piece['offset']} are no JPEG of {size[1]} x {size[0]} pixels")
-    return data
-
-
-def _read_rows(shard: _Shard, pieces: np.ndarray, first: int, out: np.ndarray) -> None:
-    """Spectrogram rows of a clip, from `first` on, with one read: a few bytes of framing lie between the steps."""
-    step = first // MEL_ROWS_PER_SECOND
-    chosen = pieces[step : -(-(first + len(out)) // MEL_ROWS_PER_SECOND)]
-    begin = int(chosen[0]["offset"])
-    data = shard.read(begin, int(chosen[-1]["offset"]) + int(chosen[-1]["length"]) - begin)
-    row = step * MEL_ROWS_PER_SECOND - first  # in `out`, of the step's first row
-    for piece in chosen:
-        at = int(piece["offset"]) - begin
-        values = np.frombuffer(shard.checked(data[at : at + int(piece["length"])], piece), "<f4").reshape(-1, MEL_BINS)
-        out[max(row, 0) : row + MEL_ROWS_PER_SECOND] = values[max(-row, 0) :][: len(out) - max(row, 0)]
-        row += MEL_ROWS_PER_SECOND
+def _copy_rows(steps: list[bytes], first: int, out: np.ndarray) -> None:
+    """Spectrogram rows, counted from the first step's."""
+    for number, step in enumerate(steps):
+        row = number * MEL_ROWS_PER_SECOND - first  # in `out`, of the step's first
+        here = out[max(row, 0) : max(row + MEL_ROWS_PER_SECOND, 0)]
+        here[:] = np.frombuffer(step, "<f4").reshape(-1, MEL_BINS)[max(-row, 0) :][: len(here)]

@@ -46,7 +46,8 @@ def make_reader(records: Records, config: ConfigDict) -> Reader:
     heads = tuple(model.head_sizes) or (model.num_classes,)
     targets = Targets(num_classes=model.num_classes, one_of=heads if config.loss.name == "ce" else ())
     replace = data.on_bad_record == "replace"
-    return Reader(records, window, targets, seed=config.seed, threads=data.readers, replace_damaged=replace)
+    threads = data.readers or records.readers
+    return Reader(records, window, targets, seed=config.seed, threads=threads, replace_damaged=replace)
 
 
 def train_batches(
@@ -150,7 +151,8 @@ def _batches(dataset, reader: Reader, size: int, example: Callable[[dict], dict]
         columns = tf.numpy_function(functools.partial(reader.read, random=random), asked, types, stateful=False)
         return batch | dict(zip(reader.columns, columns, strict=True))
 
-    dataset = dataset.map(read, num_parallel_calls=2).unbatch()
+    # Two batches, so that the slowest clip of one does not leave threads idle; more where they are small.
+    dataset = dataset.map(read, num_parallel_calls=max(2, -(-reader.threads // size))).unbatch()
     dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return _iterate(dataset.batch(size, drop_remainder=True).prefetch(2), reader)
 

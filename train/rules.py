@@ -53,8 +53,9 @@ def rules(config: ConfigDict) -> Iterator[tuple[str, object, str]]:
     yield "train.mesh", all(size > 0 or size == -1 for size in train.mesh.values()), "positive sizes, or -1 for one"
     yield "data.eval_crop", 0 < data.eval_crop <= 1, "in (0, 1]"
     yield "train.epochs", train.steps or train.epochs > 0, "positive, or train.steps given"
-    for key in ("data.frames", "data.crop", "data.views", "data.readers"):
+    for key in ("data.frames", "data.crop", "data.views"):
         yield key, value_of(config, key) > 0, "positive"
+    yield "data.readers", data.readers >= 0, "0 or more"
     for key in ("train.batch_size", "train.eval_batch_size", "train.log_every", "train.checkpoint_every"):
         yield key, value_of(config, key) > 0, "positive"
     for key in ("data.color_jitter", "data.color_drop"):

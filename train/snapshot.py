@@ -1,41 +1,47 @@
 """A snapshot as the trainer sees it: checked, and addressed by record number."""
 
 import bisect
+import concurrent.futures
 import functools
 import itertools
-import os
-import pathlib
+import posixpath
+from collections.abc import Iterator
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from mbt.schemas import index as index_lib
-from mbt.schemas.manifest import MANIFEST_FILE, FormatError, Manifest, Split
+from mbt.schemas.manifest import MANIFEST_FILE, Manifest, Split
+from mbt.train import storage
 from mbt.train.errors import RunError, UsageError
 
 SNAPSHOTS = "snapshots"
 # Indices that are mapped at a time. Linux grants a process 65,530 maps, and AudioSet has 65,536 shards.
 MAPPED = 16_384
+AHEAD = 1024  # indices that are loaded before they are asked for
 
 
 def load_manifest(root: str, name: str) -> Manifest:
     """Reads the manifest of a snapshot.
 
     Args:
-      root: folder of the dataset.
+      root: folder of the dataset, local or on gs://.
       name: of the snapshot, or "latest" for the one created last.
 
     Raises:
-      UsageError: there is no such snapshot, or it is damaged.
+      UsageError: there is no such snapshot, it is damaged, or its place cannot be read.
     """
-    folder = pathlib.Path(root) / SNAPSHOTS
-    manifests = {path.parent.name: path for path in sorted(folder.glob(f"*/{MANIFEST_FILE}"))}
+    if not storage.is_known(root):
+        raise UsageError(f"config.data.root={root}: must be a folder, or gs://BUCKET/FOLDER")
+    manifests = _manifests(root)
     if not manifests:
         raise UsageError(f"config.data.root={root}: no snapshot there; make one with `mbt-data build --output={root}`")
     if name == "latest":
         return max((_read_manifest(path) for path in manifests.values()), key=lambda manifest: manifest.created)
     if name not in manifests:
-        raise UsageError(f"config.data.snapshot={name}: not in {folder}, which has {', '.join(manifests)}")
+        raise UsageError(
+            f"config.data.snapshot={name}: not in {storage.join(root, SNAPSHOTS)}, which has {', '.join(manifests)}"
+        )
     return _read_manifest(manifests[name])
 
 
@@ -58,10 +64,15 @@ def find_split(manifest: Manifest, key: str, name: str) -> Split:
 
 
 class Records:
-    """The records of a split, numbered from 0 in the order of the shards."""
+    """The records of a split, numbered from 0 in the order of the shards.
+
+    Attributes:
+      readers: how many of them to read at a time.
+    """
 
     def __init__(self, root: str, split: Split):
-        self._root = pathlib.Path(root)
+        self.readers = storage.readers(root)
+        self._root = root
         self._shards = [shard for shard in split.shards if shard.num_records]
         self._ends = list(itertools.accumulate(shard.num_records for shard in self._shards))
         self._load = functools.lru_cache(MAPPED)(self._load_index)
@@ -71,35 +82,47 @@ class Records:
 
     def check_files(self) -> None:
         """Raises UsageError where a shard or index is missing or of another size."""
+        sizes: dict[str, int] = {}
+        for folder in {posixpath.dirname(shard.path) for shard in self._shards}:
+            sizes |= _sizes(self._root, folder)
         for shard in self._shards:
-            if _size(self._root / shard.path) != shard.bytes or _size(self._root / shard.index_path) < 0:
-                raise UsageError(f"shard {self._root / shard.path} is missing or not whole; run `mbt-data build` again")
+            if sizes.get(shard.path) != shard.bytes or shard.index_path not in sizes:
+                path = storage.join(self._root, shard.path)
+                raise UsageError(f"shard {path} is missing or not whole; run `mbt-data build` again")
 
     def locate(self, record: int) -> tuple[str, index_lib.Index, int]:
         """Path of the shard, its index, and the row of a record in it."""
         shard = bisect.bisect_right(self._ends, record)
         first = self._ends[shard] - self._shards[shard].num_records
-        return str(self._root / self._shards[shard].path), self._load(shard), record - first
+        return storage.join(self._root, self._shards[shard].path), self._load(shard), record - first
 
     def ids(self) -> list[str]:
         """The clip id of every record."""
-        return [clip_id for shard in range(len(self._shards)) for clip_id in self._load(shard).ids]
+        return [clip_id for index in self._indices() for clip_id in index.ids]
 
     def label_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Every label of every record: (M,) numbers of the records, ascending, and (M,) labels; both int64."""
         counts, labels = [], []
-        for index in map(self._load, range(len(self._shards))):
+        for index in self._indices():
             counts.append(index.records["num_labels"].copy())  # a view would keep the map
             labels.append(index.labels.astype(np.int64))
         of_all = np.concatenate(counts)
         return np.repeat(np.arange(len(of_all)), of_all), np.concatenate(labels)
 
+    def _indices(self) -> Iterator[index_lib.Index]:
+        """Every shard's, in order, some of them loaded ahead; who keeps one keeps its file mapped."""
+        with concurrent.futures.ThreadPoolExecutor(self.readers) as pool:
+            for first in range(0, len(self._shards), AHEAD):
+                yield from pool.map(self._load, range(first, min(first + AHEAD, len(self._shards))))
+
     def _load_index(self, shard: int) -> index_lib.Index:
-        path = self._root / self._shards[shard].index_path
+        path = storage.join(self._root, self._shards[shard].index_path)
         try:
-            index = index_lib.load(np.memmap(path, np.uint8, "r"))
-        except (OSError, ValueError) as error:  # CorruptIndexError, or an empty file, which cannot be mapped
+            index = index_lib.load(storage.mapped(path))
+        except (FileNotFoundError, ValueError) as error:  # CorruptIndexError, or an empty file, which cannot be mapped
             raise RunError(f"index {path}: {error}; run `mbt-data build` again") from error
+        except OSError as error:
+            raise RunError(f"index {path} cannot be read: {error.strerror}") from error
         if len(index.records) != self._shards[shard].num_records:
             raise RunError(f"index {path} has {len(index.records)} records, the manifest says otherwise")
         return index
@@ -145,15 +168,22 @@ def _check_one_label(records: Records, split: str, heads: tuple[int, ...]) -> No
             )
 
 
-def _read_manifest(path: pathlib.Path) -> Manifest:
+def _manifests(root: str) -> dict[str, str]:
+    """Paths of the manifests of the snapshots by their names."""
+    names = [name.split("/") for name in _sizes(root, SNAPSHOTS)]
+    whole = [parts[1] for parts in names if parts[2:] == [MANIFEST_FILE]]
+    return {name: storage.join(root, f"{SNAPSHOTS}/{name}/{MANIFEST_FILE}") for name in whole}
+
+
+def _sizes(root: str, folder: str) -> dict[str, int]:
     try:
-        return Manifest.from_json(path.read_text())
-    except (FormatError, OSError) as error:
+        return storage.sizes(root, folder)
+    except OSError as error:
+        raise UsageError(f"config.data.root={root}: cannot be read: {error.strerror}") from error
+
+
+def _read_manifest(path: str) -> Manifest:
+    try:
+        return Manifest.from_json(storage.read(path).decode())
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from error
-
-
-def _size(path: pathlib.Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1

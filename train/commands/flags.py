@@ -14,7 +14,13 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
     """`--workdir`."""
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of the run")
+    parser.add_argument("--workdir", required=True, type=_folder, metavar="DIR", help="folder of the run")
+
+
+def _folder(text: str) -> pathlib.Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is no folder; give one on a disk, or on one that all machines share")
+    return pathlib.Path(text)
 
 
 def add_best(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,9 @@ examples:
   mbt-train train --config=demo --workdir=runs/sound --config.data.root=ROOT --config.modalities=spectrogram
   mbt-train train --config=my.py --workdir=runs/mine --config.optim.learning_rate=0.1
 
-A config is a Python file with get_config(), or the name of one that comes with mbt-flax; any of its keys is
-changed with --config.KEY=VALUE. mbt/train/config.py lists all keys, their defaults and what they mean.
+ROOT is a folder or gs://BUCKET/FOLDER, DIR a folder. A config is a Python file with get_config(), or the name of one
+that comes with mbt-flax; any of its keys is changed with --config.KEY=VALUE. mbt/train/config.py lists all keys, their
+defaults and what they mean.
 
 in the workdir:
   config.json        the config with every number that the data decided, and the dataset's version
