@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mbt.pipeline import build as building
 from mbt.pipeline import dataset as datasets
-from mbt.pipeline import fetch, fetching, known, ledger, media, plan, snapshot, storage
+from mbt.pipeline import fetch, fetching, job_server, known, ledger, media, plan, snapshot, storage
 from mbt.pipeline.errors import IncompleteError, RefusedError
 from mbt.pipeline.work import Clips, Work
 from mbt.schemas.clip import Outcome
@@ -164,7 +164,7 @@ class Assembly:
         plan.write(table, plan_path)
         building.write_tasks(tasks_path, plan_path, tasks)
         num_clips = pc.sum(pc.equal(table["outcome"], Outcome.OK.value)).as_py() or 0
-        with self._work.job(num_clips, "build") as shared, beam.Pipeline(options=self._work.beam_options) as pipeline:
+        with self._work.job(num_clips, "build") as shared, job_server.pipeline(self._work.beam_options) as pipeline:
             built = pipeline | beam.Create([tasks_path]) | building.Build(shared)
             _ = built[building.STATISTICS] | beam.Map(building.write_statistics, self._work.folder)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
-from mbt.pipeline import canary, copies, ffmpeg, known, proxies, runner, standing, storage, writer
+from mbt.pipeline import canary, copies, ffmpeg, job_server, known, proxies, runner, standing, storage, writer
 from mbt.pipeline import dataset as datasets
 from mbt.pipeline.annotations.read import read
 from mbt.pipeline.annotations.rows import AnnotationsError
@@ -92,6 +92,7 @@ def _refusals() -> Iterator[None]:
     except (
         AnnotationsError,
         runner.BeamFlagsError,
+        job_server.JobServerError,
         datasets.DatasetError,
         writer.WriterError,
         proxies.ProxiesError,
@@ -109,7 +110,7 @@ def _writing(options: Options) -> Iterator[Work]:
     FileSystems.set_options(beam_options)  # before the first look at ROOT: clients keep the credentials they begin with
     program = ffmpeg.executable(options.ffmpeg)
     proxies.read(options.fetch.proxies)
-    if not runner.is_local(beam_options) and not (options.fetch.workers or options.fetch.proxies):
+    if not runner.is_one_machine(beam_options) and not (options.fetch.workers or options.fetch.proxies):
         raise RefusedError(
             "many machines would multiply the load on the servers: say --max_fetch_workers=N (machines that fetch at a "
             "time), or give --proxies"
@@ -118,5 +119,8 @@ def _writing(options: Options) -> Iterator[Work]:
     datasets.check_output(options.root)
     datasets.check_name(options.root, datasets.read(options.root), options.name)
     part = writer.Part(*options.part)
-    with writer.hold(options.root, part, take_over=options.take_over):
+    with (
+        job_server.running(beam_options, options.beam),
+        writer.hold(options.root, part, take_over=options.take_over),
+    ):
         yield Work(options, beam_options, program, part)

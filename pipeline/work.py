@@ -17,6 +17,7 @@ from mbt.pipeline import (
     canary,
     fetching,
     job,
+    job_server,
     known,
     ledger,
     media,
@@ -161,7 +162,7 @@ class Work:
         plan.write(rows, path)
         count = len(rows)
         del rows
-        with self.job(count, "fetch") as shared, beam.Pipeline(options=self.beam_options) as pipeline:
+        with self.job(count, "fetch") as shared, job_server.pipeline(self.beam_options) as pipeline:
             _ = pipeline | beam.Create([path]) | fetching.Fetch(shared)
         if (why := breaker.read(breaker.path(self.folder))) is not None:
             raise IncompleteError(
