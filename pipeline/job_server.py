@@ -112,23 +112,29 @@ def _started(options: PipelineOptions) -> Iterator[str]:
                 process_group=reaper.group(),
             )
             try:
-                _wait(process, endpoint, log, options.view_as(PortableOptions).job_server_timeout)
+                if not _comes_up(process, endpoint, options.view_as(PortableOptions).job_server_timeout):
+                    raise JobServerError(f"{command[0]} {_how_it_ended(process, log)}")
                 yield endpoint
             finally:
                 process.kill()
                 process.wait()
 
 
-def _wait(process: subprocess.Popen, endpoint: str, log: IO[bytes], limit_s: float) -> None:
+def _comes_up(process: subprocess.Popen, endpoint: str, limit_s: float) -> bool:
+    """Waits for a server, as long as it runs."""
     until = time.monotonic() + limit_s
-    while not _answers(endpoint, _POLL_S):
-        if process.poll() is not None or time.monotonic() > until:
-            log.seek(0)
-            lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-            said = f": {lines[-1].strip()}" if lines else ""
-            how = "does not answer" if process.poll() is None else f"ended with status {process.returncode}"
-            raise JobServerError(f"{process.args[0]} {how}{said}")
+    while process.poll() is None and time.monotonic() < until:
+        if _answers(endpoint, _POLL_S):
+            return True
         time.sleep(_POLL_S)
+    return False
+
+
+def _how_it_ended(process: subprocess.Popen, log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    how = "does not answer" if process.poll() is None else f"ended with status {process.returncode}"
+    return f"{how}: {lines[-1]}" if lines else how
 
 
 def _command(options: PipelineOptions, folder: str) -> tuple[list, str]:
