@@ -36,8 +36,11 @@ address, server = Pool.start(use_process=len(sys.argv) > 1)
 print(address, flush=True)
 time.sleep(3600)
 """
-# Flink restarts nothing unless it is told to.
-RESTARTS = "restart-strategy.type: fixed-delay\nrestart-strategy.fixed-delay.attempts: 3\n"
+# Flink restarts nothing unless it is told to. `[local]` is a cluster within the job server that reads FLINK_CONF_DIR.
+RESTARTS = {
+    "config.yaml": "restart-strategy.type: fixed-delay\nrestart-strategy.fixed-delay.attempts: 3\n",
+    "flink-conf.yaml": "restart-strategy: fixed-delay\nrestart-strategy.fixed-delay.attempts: 3\n",  # before Flink 2
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,8 @@ def flink() -> list[str]:
     jars = [Path(jar)] if (jar := os.environ.get("FLINK_JOB_SERVER_JAR")) else [*ENGINES.glob("*flink*.jar")]
     if not jars:
         pytest.skip("no job server for Flink: make engines got none, and FLINK_JOB_SERVER_JAR names none")
-    return ["--runner=FlinkRunner", f"--flink_job_server_jar={jars[0]}", "--parallelism=2", "--max_fetch_workers=2"]
+    flags = ["--flink_master=[local]", "--parallelism=2", "--max_fetch_workers=2"]
+    return ["--runner=FlinkRunner", f"--flink_job_server_jar={jars[0]}", *flags]
 
 
 @contextlib.contextmanager
@@ -203,8 +207,8 @@ def test_prism_says_that_its_worker_died_and_goes_on(prism, forty, reference, tm
 
 def test_flink_goes_on_without_a_worker_that_died(flink, forty, reference, tmp_path):
     root = tmp_path / "out"
-    for name in ("config.yaml", "flink-conf.yaml"):  # of Flink 2, and before
-        (tmp_path / name).write_text(RESTARTS)
+    for name, text in RESTARTS.items():
+        (tmp_path / name).write_text(text)
     with worker_pool("processes") as (flags, pool):
         process = forty.start(root, *flink, *flags, "--sdk_worker_parallelism=2", FLINK_CONF_DIR=str(tmp_path))
         before = wait_for_shards(process, root, 3)
