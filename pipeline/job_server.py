@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES, FlinkJarJobServer, FlinkRunner
 from apache_beam.runners.portability.job_server import ExternalJobServer
 from apache_beam.runners.portability.prism_runner import PrismJobServer
+from apache_beam.runners.worker import data_plane
 
 from mbt.pipeline import reaper, runner
 from mbt.pipeline.errors import IncompleteError
@@ -77,25 +79,45 @@ def pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
         with _unheard(), beam.Pipeline(options=options) as portable:
             yield portable
     except Exception as error:  # a RuntimeError, or whatever the connection to the server ends with
-        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise IncompleteError(
-            f"{runner.name(options)} ended the job: {said}; what is done is kept, and the same command goes on"
+            f"{runner.name(options)} ended the job: {_said(error)}; what is done is kept, and the same command goes on"
         ) from error
 
 
 @contextlib.contextmanager
 def _unheard() -> Iterator[None]:
-    """Keeps back what engines say meanwhile, in pages of Java, say: Beam passes it on to the root logger."""
+    """Keeps back what engines say meanwhile, which may be pages of Java.
+
+    Beam passes it on to the root logger, and its threads print how their connections end, as long as the process lives.
+    """
     root = logging.getLogger()
 
     def is_heard(record: logging.LogRecord) -> bool:
         return False
 
     root.addFilter(is_heard)
+    threading.excepthook = _print_others
+    logging.getLogger(data_plane.__name__).setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         root.removeFilter(is_heard)
+
+
+def _print_others(args: threading.ExceptHookArgs) -> None:
+    if not _is_of_connection(args.exc_value):
+        threading.__excepthook__(args)
+
+
+def _is_of_connection(error: BaseException | None) -> bool:
+    return type(error).__module__.partition(".")[0] == "grpc"
+
+
+def _said(error: Exception) -> str:
+    """The first line of it."""
+    text = error.details() if _is_of_connection(error) and hasattr(error, "details") else str(error)
+    line = next((line for line in (text or "").splitlines() if line.strip()), type(error).__name__)
+    return f"the connection to it ended ({line})" if _is_of_connection(error) else line
 
 
 @contextlib.contextmanager

@@ -188,6 +188,12 @@ def check_nothing_was_lost(root: Path, before: dict[str, tuple[int, int]], refer
     assert outcomes(root) == outcomes(reference)
 
 
+def check_one_line(said: str) -> None:
+    """All that a job says that its engine ended, beside the bars."""
+    (line,) = [line for line in said.replace("\r", "\n").splitlines() if line and ":" in line and "clip/s" not in line]
+    assert line.startswith("mbt-data: PrismRunner ended the job: ") and line.endswith("the same command goes on")
+
+
 def test_prism_says_that_its_worker_died_and_goes_on(prism, forty, reference, tmp_path):
     root = tmp_path / "out"
     with worker_pool() as (flags, pool):
@@ -197,8 +203,7 @@ def test_prism_says_that_its_worker_died_and_goes_on(prism, forty, reference, tm
         _, said = process.communicate()
     assert process.returncode == 1
     assert len(before) < 2 * SHARDS and not list(root.glob("snapshots/*"))
-    (line,) = [line for line in said.splitlines() if not line.startswith(("fetch:", "build:"))]
-    assert line.startswith("mbt-data: PrismRunner ended the job: ") and line.endswith("the same command goes on")
+    check_one_line(said)
     with worker_pool() as (flags, _):
         done = forty.build(root, *prism, *flags)
     assert done["shards_reused"] >= len(before) / 2
@@ -219,6 +224,16 @@ def test_flink_goes_on_without_a_worker_that_died(flink, forty, reference, tmp_p
     assert process.returncode == 0, said
     assert len(before) < 2 * SHARDS
     check_nothing_was_lost(root, before, reference)
+
+
+def test_the_death_of_prism_itself_is_one_line(prism, forty, tmp_path):
+    process = forty.start(tmp_path / "out", *prism)
+    wait_for_shards(process, tmp_path / "out", 1)
+    (server,) = [child for child in psutil.Process(process.pid).children() if "prism" in child.name()]
+    server.kill()
+    _, said = process.communicate()
+    assert process.returncode == 1
+    check_one_line(said)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
