@@ -114,9 +114,10 @@ def _is_of_connection(error: BaseException | None) -> bool:
 
 
 def _said(error: Exception) -> str:
-    """The first line of it."""
+    """The line of it that says what went wrong: of a worker's traceback the last one, else the first."""
     text = error.details() if _is_of_connection(error) and hasattr(error, "details") else str(error)
-    line = next((line for line in (text or "").splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()] or [type(error).__name__]
+    line = lines[-1] if any("Traceback (most recent" in each for each in lines) else lines[0]
     return f"the connection to it ended ({line})" if _is_of_connection(error) else line
 
 

@@ -3,12 +3,15 @@
 import os
 import socket
 import sys
+from collections.abc import Iterator
 
+import apache_beam as beam
 import psutil
 import pytest
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
 from mbt.pipeline import job_server, runner
+from mbt.pipeline.errors import IncompleteError
 
 
 @pytest.fixture
@@ -128,13 +131,32 @@ def test_the_server_of_a_run_ends_with_it(tmp_path):
     assert not started[0].is_running()
 
 
-def test_flags_are_refused_that_the_job_server_does_not_know_either():
+@pytest.fixture
+def job_endpoint() -> Iterator[str]:
+    """Of Beam's own job server, in this process."""
     server = LocalJobServicer()
-    endpoint = f"localhost:{server.start_grpc_server(0)}"
-    try:
-        flags = ("--runner=FlinkRunner", f"--job_endpoint={endpoint}")
-        with job_server.running(runner.pipeline_options(flags), flags):
-            pass
-        assert refusal(*flags, "--no_such=1") == "unknown flag --no_such=1"
-    finally:
-        server.stop()
+    yield f"localhost:{server.start_grpc_server(0)}"
+    server.stop()
+
+
+def test_the_reason_that_a_worker_gives_is_the_commands_last_word(job_endpoint):
+    def fail(_: int) -> None:
+        raise ValueError("the disk is full")
+
+    flags = ("--runner=PortableRunner", f"--job_endpoint={job_endpoint}", LOOPBACK)
+    options = runner.pipeline_options(flags)
+    with (
+        pytest.raises(IncompleteError) as ended,
+        job_server.running(options, flags),
+        job_server.pipeline(options) as pipeline,
+    ):
+        _ = pipeline | beam.Create([1]) | "Fail" >> beam.Map(fail)
+    said = "PortableRunner ended the job: ValueError: the disk is full [while running 'Fail']; "
+    assert str(ended.value).startswith(said)
+
+
+def test_flags_are_refused_that_the_job_server_does_not_know_either(job_endpoint):
+    flags = ("--runner=FlinkRunner", f"--job_endpoint={job_endpoint}")
+    with job_server.running(runner.pipeline_options(flags), flags):
+        pass
+    assert refusal(*flags, "--no_such=1") == "unknown flag --no_such=1"
