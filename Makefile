@@ -27,7 +27,7 @@ except ImportError as missing:
 endef
 export CHECK_PYTHON
 
-.PHONY: help demo test lint bench soak browser lock clean
+.PHONY: help demo test lint bench soak browser engines lock clean
 
 help: ## list these targets
 	@echo "mbt-flax: each target makes .venv first, where it is missing or out of date."
@@ -36,8 +36,8 @@ help: ## list these targets
 demo: $(READY) ## clips, records, three trained models, a table and a picture (make demo CSV=my.csv: on your own clips)
 	@.venv/bin/python demo/run.py $(if $(CSV),--annotations='$(CSV)') $(if $(MEDIA_ROOT),--media_root='$(MEDIA_ROOT)')
 
-test: $(READY) ## the tests; with CI=true the slow ones too
-	@.venv/bin/python -m pytest -n 2 --dist worksteal -q $(if $(CI),,-m "not slow") $(ARGS)
+test: $(READY) ## the tests; with CI=true the slow ones too, and those on other engines
+	@.venv/bin/python -m pytest -n 2 --dist worksteal -q $(if $(CI),,-m "not slow and not engines") $(ARGS)
 
 lint: $(READY) .types/mbt ## ruff and mypy
 	@.venv/bin/ruff check .
@@ -56,13 +56,16 @@ browser: ## Chromium, in which the report is looked at; by apt, where it is miss
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y chromium >/dev/null; \
 	else echo "Chromium is not on PATH. Install it, e.g.: sudo apt-get install chromium" >&2; exit 1; fi
 
+engines: $(READY) ## Prism and Beam's job server for Flink, which the tests marked engines run; into .engines
+	@.ci/engines
+
 lock: $(UV_STAMP) ## write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upgrade: with the newest versions)
 	@$(UV) compile --universal --python-version 3.11 --extra dev pyproject.toml \
 	  --no-header -q --no-emit-package mbt-flax -o requirements.lock $(LOCK_ARGS)
 	@echo "requirements.lock is up to date with pyproject.toml."
 
 clean: ## remove .venv, caches and build leftovers; demo-out stays
-	rm -rf .venv .types .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .engines .types .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV_STAMP):

@@ -8,12 +8,14 @@ until the last shard was built.)
 
 import concurrent.futures
 import dataclasses
+import functools
 import json
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 
-from mbt.pipeline import canary, ffmpeg, plan, storage
+from mbt.pipeline import canary, ffmpeg, plan, runner, storage
 from mbt.pipeline.ffmpeg import WorkerTroubleError
 from mbt.pipeline.job import Job, Worker
 from mbt.pipeline.shard import Builder, MediaWantedError
@@ -104,7 +106,8 @@ class BuildShards(Worker):
         rows = plan.read_rows(path, task.first_row, task.num_rows) if task.num_rows else []
         rows = [plan.with_digests(row, task.identity, self._job.media_root) for row in rows]
         try:
-            built = self._builder.build(task, rows)
+            with _turns(self._job.threads):
+                built = self._builder.build(task, rows)
         except MediaWantedError as error:
             result: dict = {"error": str(error), "wanted": error.clips}
             yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
@@ -116,6 +119,12 @@ class BuildShards(Worker):
             yield task.stem
             yield beam.pvalue.TaggedOutput(STATISTICS, (task.split, Statistics.of(built.index)))
         _write_result(self._job.work, task, result)
+
+
+@functools.cache
+def _turns(threads: int) -> threading.Semaphore:
+    """What the bundles share that an engine has one process work on at once: shards in the making, `threads` each."""
+    return threading.Semaphore(max(1, runner.cores() // threads))
 
 
 def write_tasks(path: str, plan_path: str, tasks: Iterable[plan.Task]) -> None:

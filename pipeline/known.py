@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from mbt.pipeline import media
 from mbt.pipeline.fetch import settled
-from mbt.pipeline.ledger import RELEASED
+from mbt.pipeline.ledger import RELEASED, ROUND
 from mbt.pipeline.sources import media_id
 from mbt.pipeline.writer import WHOLE, Part
 from mbt.schemas.clip import Outcome
@@ -114,7 +114,8 @@ def to_fetch(
     else:
         is_left, is_asked = _left(known, is_remote(table), store, recheck, every=copies is not None)
     carried = {f"known_{name}": known[name] for name in _CARRIED}
-    made = pc.if_else(pc.fill_null(pc.equal(known["run"], run), False), known["attempt"], 0)
+    next_round = pc.multiply(pc.add(pc.divide(known["attempt"], ROUND), 1), ROUND)
+    made = pc.if_else(pc.fill_null(pc.equal(known["run"], run), False), next_round, 0)
     ways = {"ask": is_asked, "anew": pa.repeat(anew, len(table))}
     rows = pa.table({name: table[name] for name in _ASKED} | carried | ways | {"attempts": made})
     rows = _with_copies(rows.filter(pc.or_(is_left, is_asked)), store, copies)

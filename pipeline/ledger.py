@@ -3,7 +3,8 @@
 Many small complete Parquet files, `ledger/<run>/<writer>-<seq>.parquet`: kill -9 loses the rows since the last flush.
 A writer that comes to its end puts its small files together in one, which is whole before they go: a slow campaign of
 weeks would leave a million. A row that is in two files, because its writer was killed there, is the same attempt.
-The order of attempts is (run, attempt), never the clock.
+The order of attempts is (run, attempt), never the clock. An engine may do a piece of work twice in one run, where a
+worker died: then the same numbers come twice, and of such a round of attempts the one that got the media counts.
 """
 
 import sys
@@ -46,6 +47,8 @@ ATTEMPTS = pa.schema(
 # A reason that alone proves nothing: YouTube says it of videos that are gone, and of good ones to guests it dislikes.
 DOUBT = "unavailable"
 DAYS_OF_DOUBT = 3
+# A run that fetches a clip again numbers those attempts from the next multiple of this, far above any retries.
+ROUND = 1000
 RELEASED = "released"  # signature of media that were deleted once they were in a shard
 
 _STATE_COLUMNS = [
@@ -138,14 +141,23 @@ def state(root: str) -> pa.Table:
     table = read(root, _STATE_COLUMNS)
     if not len(table):
         return table
-    order = pc.sort_indices(table, [("clip_id", "ascending"), ("run", "descending"), ("attempt", "descending")])
+    order = _newest_first(table)
     ids = pc.take(table["clip_id"], order).combine_chunks()
     first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids[1:], ids[:-1])])
     return _without_doubt(table.take(pc.filter(order, first)), table)
 
 
+def _newest_first(table: pa.Table) -> pa.Array:
+    """Places of the rows, clip by clip."""
+    keys = table.select(["clip_id", "run", "attempt"])
+    keys = keys.append_column("round", pc.divide(keys["attempt"], ROUND))
+    keys = keys.append_column("fetched", pc.cast(pc.equal(table["outcome"], Outcome.OK.value), pa.int8()))
+    newest = [(name, "descending") for name in ("run", "round", "fetched", "attempt")]
+    return pc.sort_indices(keys, [("clip_id", "ascending"), *newest])
+
+
 def read(root: str, columns: list[str] | None = None) -> pa.Table:
-    """All attempts ever made, in no order; a file that is damaged is named on stderr and left out."""
+    """All attempts ever made, in the same order each time; a file that is damaged is named on stderr and left out."""
     folder = storage.join(root, FOLDER)
     parts = [part for run in storage.folders(folder) for part in _read_run(storage.join(folder, run), columns)]
     empty = ATTEMPTS.empty_table()
@@ -198,10 +210,15 @@ def _confirmed(attempts: pa.Table) -> set[str]:
     """Clips that were doubted on enough days since they were last fetched."""
     rows = attempts.select(["clip_id", "run", "attempt", "time", "outcome", "reason"]).to_pylist()
     days: dict[str, set] = {}
-    for row in sorted(rows, key=lambda row: (row["run"], row["attempt"])):
+    for row in sorted(rows, key=_order):
         seen = days.setdefault(row["clip_id"], set())
         if row["reason"] == DOUBT:
             seen.add(row["time"].date())
         elif row["outcome"] == Outcome.OK:
             seen.clear()
     return {clip_id for clip_id, seen in days.items() if len(seen) >= DAYS_OF_DOUBT}
+
+
+def _order(row: dict) -> tuple:
+    """As in `_newest_first`, oldest first."""
+    return row["run"], row["attempt"] // ROUND, row["outcome"] == Outcome.OK, row["attempt"]

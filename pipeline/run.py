@@ -17,6 +17,7 @@ from mbt.pipeline import (
     dataflow,
     ffmpeg,
     forecast,
+    job_server,
     known,
     proxies,
     runner,
@@ -128,6 +129,7 @@ def _refusals() -> Iterator[None]:
     except (
         AnnotationsError,
         runner.BeamFlagsError,
+        job_server.JobServerError,
         datasets.DatasetError,
         writer.WriterError,
         proxies.ProxiesError,
@@ -162,7 +164,7 @@ def _writing(options: Options) -> Iterator[Work]:
     if dataflow.is_chosen(beam_options):
         dataflow.refuse(options)
     _check_secrets(options, anywhere=runner.is_local(beam_options))
-    if not runner.is_local(beam_options) and not (options.fetch.workers or options.fetch.proxies):
+    if not runner.is_one_machine(beam_options) and not (options.fetch.workers or options.fetch.proxies):
         raise RefusedError(
             "many machines would multiply the load on the servers: say --max_fetch_workers=N (machines that fetch at a "
             "time), or give --proxies"
@@ -171,7 +173,10 @@ def _writing(options: Options) -> Iterator[Work]:
     datasets.check_output(options.root)
     datasets.check_name(options.root, datasets.read(options.root), options.name)
     part = writer.Part(*options.part)
-    with writer.hold(options.root, part, take_over=options.take_over):
+    with (
+        job_server.running(beam_options, options.beam),
+        writer.hold(options.root, part, take_over=options.take_over),
+    ):
         if dataflow.is_chosen(beam_options):
             dataflow.refuse_beside_another(options)
         yield Work(options, beam_options, program, part)

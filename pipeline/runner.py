@@ -5,11 +5,26 @@ import io
 import os
 from collections.abc import Sequence
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    PrismRunnerOptions,
+    StandardOptions,
+    _BeamArgumentParser,
+)
 
 # Today's DirectRunner picks Prism or FnApiRunner by itself; a default that picks is no default.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_NAMES = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", LOCAL_RUNNER, LOCAL_RUNNER + ".FnApiRunner")
+_LOCAL = "FnApiRunner"
+PRISM = "PrismRunner"
+FLINK = "FlinkRunner"
+_PORTABLE = (PRISM, FLINK, "PortableRunner")
+_OTHERS = ("DataflowRunner",)
+_FLINK_HERE = ("[auto]", "[local]")  # Beam's names for a cluster that the job server starts within itself
+_LOOPBACK = "LOOPBACK"
 _PROCESSES_FROM_CORES = 17  # above 16, one interpreter cannot feed all cores
 
 
@@ -23,25 +38,61 @@ def pipeline_options(flags: Sequence[str]) -> PipelineOptions:
     Raises:
       BeamFlagsError: naming the flag.
     """
-    _check_flags(flags)
+    unknown = unknown_flags(flags)
     options = PipelineOptions(list(flags))
-    standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
-    if standard.runner in (None, *_LOCAL_NAMES):
-        standard.runner = "FnApiRunner"
-        if not any(flag.split("=")[0] in ("--direct_running_mode", "--direct_num_workers") for flag in flags):
-            many = cores() >= _PROCESSES_FROM_CORES
-            direct.direct_running_mode = "multi_processing" if many else "in_memory"
-            direct.direct_num_workers = cores() if many else 1
+    standard = options.view_as(StandardOptions)
+    standard.runner = _named(standard.runner)
+    if unknown and standard.runner != FLINK:  # whose job server has more flags, and is asked for them once it runs
+        raise BeamFlagsError(f"unknown flag {unknown[0]}")
+    if standard.runner == _LOCAL:
+        _set_local_workers(options, flags)
+    elif standard.runner in _PORTABLE:
+        _set_portable_workers(options)
     return options
 
 
+def unknown_flags(flags: Sequence[str]) -> list[str]:
+    """Those that no part of Beam for Python knows.
+
+    Raises:
+      BeamFlagsError: a known one has a wrong value.
+    """
+    parser = _BeamArgumentParser(allow_abbrev=False)
+    for kind in PipelineOptions.__subclasses__():
+        if "_add_argparse_args" in kind.__dict__:
+            kind._add_argparse_args(parser)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return parser.parse_known_args(list(flags))[1]
+    except SystemExit:
+        raise BeamFlagsError(complaint.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from None
+
+
+def name(options: PipelineOptions) -> str:
+    """Which runner it is."""
+    return options.view_as(StandardOptions).runner
+
+
 def is_local(options: PipelineOptions) -> bool:
-    """Whether the job runs on this machine, below this process."""
-    return options.view_as(StandardOptions).runner == "FnApiRunner"
+    """Whether all workers are this process or below it: they can report to it and die with it."""
+    return name(options) == _LOCAL or _is_loopback(options)
+
+
+def is_one_machine(options: PipelineOptions) -> bool:
+    """Whether no more than one machine works; Prism has one worker."""
+    return is_local(options) or name(options) == PRISM
+
+
+def is_portable(options: PipelineOptions) -> bool:
+    """Whether the job goes to a server: one that runs, or one that is started."""
+    return name(options) in _PORTABLE
 
 
 def threads_per_worker(options: PipelineOptions) -> int:
     """Clips that a worker process decodes at a time, so that all cores are busy and no more."""
+    if _is_loopback(options):
+        return cores()
     if not is_local(options):
         return 1
     direct = options.view_as(DirectOptions)
@@ -53,16 +104,39 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_flags(flags: Sequence[str]) -> None:
-    parser = _BeamArgumentParser(allow_abbrev=False)
-    for kind in PipelineOptions.__subclasses__():
-        if "_add_argparse_args" in kind.__dict__:
-            kind._add_argparse_args(parser)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            _, unknown = parser.parse_known_args(list(flags))
-    except SystemExit:
-        raise BeamFlagsError(complaint.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from None
-    if unknown:
-        raise BeamFlagsError(f"unknown flag {unknown[0]}")
+def _named(runner: str | None) -> str:
+    """One of Beam's names, which it takes in any case; a runner of the user's own by its dotted path."""
+    if runner is None or runner in _LOCAL_NAMES:
+        return _LOCAL
+    known = {each.lower(): each for each in (*_LOCAL_NAMES[:3], *_PORTABLE, *_OTHERS)}
+    found = known.get(runner.lower()) or known.get(f"{runner.lower()}runner")
+    if found is None and "." not in runner:
+        raise BeamFlagsError(
+            f"--runner={runner}: it is DirectRunner, {PRISM}, {FLINK} or DataflowRunner, or the dotted path of a class"
+        )
+    return _LOCAL if found in _LOCAL_NAMES else found or runner
+
+
+def _set_local_workers(options: PipelineOptions, flags: Sequence[str]) -> None:
+    direct = options.view_as(DirectOptions)
+    if not any(flag.split("=")[0] in ("--direct_running_mode", "--direct_num_workers") for flag in flags):
+        many = cores() >= _PROCESSES_FROM_CORES
+        direct.direct_running_mode = "multi_processing" if many else "in_memory"
+        direct.direct_num_workers = cores() if many else 1
+
+
+def _set_portable_workers(options: PipelineOptions) -> None:
+    """Says what Beam would choose later, so that it is known now: an engine on this machine works in this process."""
+    portable = options.view_as(PortableOptions)
+    if portable.environment_type is None:
+        here = options.view_as(FlinkRunnerOptions).flink_master in _FLINK_HERE and portable.job_endpoint is None
+        if name(options) == PRISM or (name(options) == FLINK and here):
+            portable.environment_type = _LOOPBACK
+    elif not portable.environment_type.startswith("beam:"):
+        portable.environment_type = portable.environment_type.upper()
+    prism = options.view_as(PrismRunnerOptions)
+    prism.prism_log_kind = "text" if prism.prism_log_kind == "console" else prism.prism_log_kind
+
+
+def _is_loopback(options: PipelineOptions) -> bool:
+    return is_portable(options) and options.view_as(PortableOptions).environment_type == _LOOPBACK

@@ -18,6 +18,7 @@ from mbt.pipeline import (
     dataflow,
     fetching,
     job,
+    job_server,
     known,
     ledger,
     media,
@@ -193,7 +194,7 @@ class Work:
     def pipeline(self, title: str) -> contextlib.AbstractContextManager[beam.Pipeline]:
         """A pipeline for the steps of a stage, which runs when the block ends."""
         if not dataflow.is_chosen(self.beam_options):
-            return beam.Pipeline(options=self.beam_options)
+            return job_server.pipeline(self.beam_options)
         return dataflow.pipeline(dataflow.job_options(self.options, title, self.folder), title)
 
     @contextlib.contextmanager

@@ -1,6 +1,11 @@
-"""The ledger's files: few of them once a writer is done, and whole to whoever reads meanwhile."""
+"""The ledger's files, few of them once a writer is done; its newest word, where an engine did the same work twice."""
 
 import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
 from mbt.pipeline import ledger
 
@@ -68,3 +73,50 @@ def test_a_reader_meanwhile_misses_nothing(tmp_path):
         reader.join()
     assert not wrong
     assert len(clips(tmp_path)) == 39 * 5
+
+
+def write(root: Path, writer: str, *attempts: tuple[int, str]) -> None:
+    """A worker's file: (number, outcome) of each attempt for the clip `c`."""
+    rows = []
+    for number, outcome in attempts:
+        row = dict.fromkeys(("attempt_id", "digest", "media", "signature", "tools"), "")
+        row |= {"clip_id": "c", "run": 1, "attempt": number, "time": 0, "source": "s", "bytes": 0}
+        row |= {"start_us": 0, "end_us": 1, "media_start_us": 0, "outcome": outcome, "reason": writer, "detail": ""}
+        rows.append(row | ({"digest": f"of {writer}", "media": f"media/{writer}"} if outcome == "ok" else {}))
+    path = root / "ledger" / "000001" / f"{writer}-00000.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, ledger.ATTEMPTS), path)
+
+
+def newest(root: Path) -> tuple[str, str]:
+    (row,) = ledger.state(str(root)).to_pylist()
+    return row["outcome"], row["media"] or row["reason"]
+
+
+@pytest.mark.parametrize(("dead", "alive"), [("a", "b"), ("b", "a")])  # files are read in the order of their names
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_what_the_second_worker_stored_stands(tmp_path, dead, alive, failures):
+    write(tmp_path, dead, *((number, "transient") for number in range(1, failures + 1)))
+    write(tmp_path, alive, (1, "transient"), (2, "ok"))
+    assert newest(tmp_path) == ("ok", f"media/{alive}")
+
+
+@pytest.mark.parametrize(("dead", "alive"), [("a", "b"), ("b", "a")])
+def test_what_the_dead_worker_stored_stands(tmp_path, dead, alive):
+    """The second one was refused, and did not know."""
+    write(tmp_path, dead, (1, "ok"))
+    write(tmp_path, alive, (1, "blocked"), (2, "blocked"))
+    assert newest(tmp_path) == ("ok", f"media/{dead}")
+
+
+def test_a_later_round_of_the_same_run_has_the_last_word(tmp_path):
+    write(tmp_path, "a", (1, "transient"), (2, "transient"))
+    write(tmp_path, "b", (1, "ok"))
+    write(tmp_path, "c", (ledger.ROUND + 1, "gone"))
+    assert newest(tmp_path) == ("gone", "c")
+
+
+def test_without_media_the_last_attempt_counts(tmp_path):
+    write(tmp_path, "a", (1, "blocked"), (2, "transient"))
+    write(tmp_path, "b", (1, "gone"))
+    assert newest(tmp_path) == ("transient", "a")

@@ -26,11 +26,15 @@ finished by the same command. Clips that cannot be used never stop the job; each
 EPILOG = (
     flags.DATASET_HELP
     + """
-Beam's own flags work too: --runner=DirectRunner (the default), --direct_num_workers=4,
---direct_running_mode=multi_processing, ...
+Beam's own flags work too:
+  --runner=DirectRunner    this machine (the default); --direct_num_workers=4, --direct_running_mode=multi_processing
+  --runner=PrismRunner     --prism_location=PATH of its binary; Beam downloads it where none is named
+  --runner=FlinkRunner     --flink_master=HOST:8081, --parallelism=8; --flink_job_server_jar=PATH or --job_endpoint=...
+  --runner=DataflowRunner  --project, --region, --temp_location
 
 examples:
   mbt-data build --annotations=clips.csv --media_root=videos --output=dataset
+  mbt-data build --annotations=clips.csv --output=dataset --runner=PrismRunner --prism_location=$HOME/go/bin/prism
   mbt-data build --dataset=vggsound --annotations vggsound.csv stat.csv --limit=100 --output=vggsound
 """
 )

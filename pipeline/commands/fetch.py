@@ -20,6 +20,8 @@ itself, marks nothing as lost, and says how to go on.
 EPILOG = (
     flags.DATASET_HELP
     + """
+Beam's own flags, such as --runner, work as `mbt-data build --help` says.
+
 examples:
   mbt-data fetch --dataset=audioset --annotations eval_segments.csv --limit=50 --output=audioset
   mbt-data fetch --annotations=clips.csv --output=/shared/clips --part=1/2     (and on another machine --part=2/2)

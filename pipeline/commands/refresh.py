@@ -21,6 +21,8 @@ says what changed.
 """
 
 EPILOG = """\
+Beam's own flags, such as --runner, work as `mbt-data build --help` says.
+
 examples:
   mbt-data refresh --dataset=vggsound --annotations vggsound.csv --output=vggsound
   mbt-data refresh --annotations=clips.csv --output=dataset --recheck=gone,restricted --older_than=90d --removed=drop
