@@ -55,5 +55,7 @@ def _made(flags: dict[str, Any]) -> Any:
     made = session.client("s3", config=config, **flags)
     if made.meta.endpoint_url.endswith(_AMAZON) or "addressing_style" in (made.meta.config.s3 or {}):
         return made
-    # A server of one's own seldom has a name for each bucket.
-    return session.client("s3", config=config.merge(Config(s3={"addressing_style": "path"})), **flags)
+    # A server of one's own seldom has a name for each bucket, and may give the copy of an object that came in parts the
+    # checksum of those; records, media and snapshots have checksums of their own.
+    own = Config(s3={"addressing_style": "path"}, response_checksum_validation="when_required")
+    return session.client("s3", config=config.merge(own), **flags)

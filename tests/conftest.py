@@ -244,7 +244,9 @@ def _server_before(url: str, faults: list[int | str | None], drop: tuple[str, ..
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            length = int(self.headers.get("Content-Length", 0))
+            if len(body := self.rfile.read(length)) < length:
+                return  # whoever sent it was killed
             log.append(f"{self.command} {self.path}")
             fault = faults.pop(0) if faults else None
             if isinstance(fault, int):
