@@ -55,7 +55,8 @@ def prism() -> list[str]:
 @pytest.fixture(scope="module")
 def flink() -> list[str]:
     """Flags."""
-    jars = [Path(jar)] if (jar := os.environ.get("FLINK_JOB_SERVER_JAR")) else [*ENGINES.glob("*flink*.jar")]
+    named = os.environ.get("FLINK_JOB_SERVER_JAR")
+    jars = [Path(named)] if named else [*ENGINES.glob("*flink*.jar"), *ENGINES.glob("flink/*.jar")]
     if not jars:
         pytest.skip("no job server for Flink: make engines got none, and FLINK_JOB_SERVER_JAR names none")
     flags = ["--flink_master=[local]", "--parallelism=2", "--max_fetch_workers=2"]
