@@ -7,3 +7,7 @@ class RefusedError(Exception):
 
 class IncompleteError(Exception):
     """Something is left to do; what is done is kept. Exit status 1."""
+
+
+class EngineError(IncompleteError):
+    """The engine of a job is gone; its worker's threads, if they are this process's, may wait for it for ever."""

@@ -31,7 +31,7 @@ from apache_beam.runners.portability.prism_runner import PrismJobServer
 from apache_beam.runners.worker import data_plane
 
 from mbt.pipeline import reaper, runner
-from mbt.pipeline.errors import IncompleteError
+from mbt.pipeline.errors import EngineError
 
 _POLL_S = 0.1
 _ANSWER_S = 10.0
@@ -69,7 +69,7 @@ def pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
     """A pipeline that runs at the end of the block.
 
     Raises:
-      IncompleteError: a portable engine gave up.
+      EngineError: a portable engine gave up.
     """
     if not runner.is_portable(options):
         with beam.Pipeline(options=options) as local:
@@ -79,7 +79,7 @@ def pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
         with _unheard(), beam.Pipeline(options=options) as portable:
             yield portable
     except Exception as error:  # a RuntimeError, or whatever the connection to the server ends with
-        raise IncompleteError(
+        raise EngineError(
             f"{runner.name(options)} ended the job: {_said(error)}; what is done is kept, and the same command goes on"
         ) from error
 

@@ -27,7 +27,7 @@ from mbt.pipeline.commands import (
     status,
     verify,
 )
-from mbt.pipeline.errors import IncompleteError, RefusedError
+from mbt.pipeline.errors import EngineError, IncompleteError, RefusedError
 
 DESCRIPTION = "Turns annotated video clips into sharded TFRecords, and says why a clip is missing."
 COMMANDS: tuple[ModuleType, ...] = (
@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except IncompleteError as error:
         print(f"mbt-data: {error}", file=sys.stderr)
+        if isinstance(error, EngineError):
+            sys.stdout.flush()
+            os._exit(1)  # an orderly end would wait for threads, and print what they say of it
         return 1
     except BrokenPipeError:  # the reader of our output has enough, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
