@@ -57,6 +57,8 @@ def test_who_works_where(flags, name, is_local, is_one_machine):
     ("flags", "said"),
     [
         (("--runner=FooRunner",), "--runner=FooRunner: it is DirectRunner, PrismRunner"),
+        (("--runner=no.such.Runner",), "--runner=no.such.Runner: it is DirectRunner, PrismRunner"),
+        (("--runner=apache_beam.runners.NoRunner",), "--runner=apache_beam.runners.NoRunner: it is DirectRunner"),
         (("--runner=PrismRunner", "--number_of_retries=2"), "unknown flag --number_of_retries=2"),
         (("--runner=FlinkRunner", "--parallelism=two"), "argument --parallelism: invalid int value: 'two'"),
     ],
