@@ -40,6 +40,16 @@ def exists(path: str) -> bool:
     return _blob(path).exists(retry=DEFAULT_RETRY)
 
 
+def size(path: str) -> int | None:
+    """An object's size in bytes; None where there is none."""
+    found = _blob(path)
+    try:
+        found.reload(retry=DEFAULT_RETRY)
+    except NotFound:
+        return None
+    return int(found.size)
+
+
 def read(path: str) -> bytes:
     """A whole object, its checksum verified.
 

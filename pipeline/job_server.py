@@ -6,6 +6,7 @@ What is started here dies with this process. Beam starts these servers too, but 
 import contextlib
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -25,16 +26,18 @@ from apache_beam.options.pipeline_options import (
     PrismRunnerOptions,
 )
 from apache_beam.portability.api import beam_job_api_pb2
+from apache_beam.runners import common
 from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES, FlinkJarJobServer, FlinkRunner
 from apache_beam.runners.portability.job_server import ExternalJobServer
 from apache_beam.runners.portability.prism_runner import PrismJobServer
 from apache_beam.runners.worker import data_plane
 
 from mbt.pipeline import reaper, runner
-from mbt.pipeline.errors import EngineError
+from mbt.pipeline.errors import EngineError, IncompleteError
 
 _POLL_S = 0.1
 _ANSWER_S = 10.0
+_OF_STORE = re.compile(r"\b(?:botocore|boto3|google\.(?:api_core|auth)|requests)\.[\w.]+: .*")
 
 
 class JobServerError(RuntimeError):
@@ -70,10 +73,17 @@ def pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
 
     Raises:
       EngineError: a portable engine gave up.
+      IncompleteError: a local worker's store did.
     """
     if not runner.is_portable(options):
-        with beam.Pipeline(options=options) as local:
-            yield local
+        logging.getLogger(common.__name__).setLevel(logging.CRITICAL)  # the traceback, which is raised as well
+        try:
+            with beam.Pipeline(options=options) as local:
+                yield local
+        except RuntimeError as error:  # Beam's, with the worker's traceback as text: what is no store's is a defect
+            if (found := _OF_STORE.search(_said(error))) is None:
+                raise
+            raise IncompleteError(f"{found[0]}; what is done is kept, and the same command goes on") from error
         return
     try:
         with _unheard(), beam.Pipeline(options=options) as portable:

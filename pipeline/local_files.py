@@ -17,6 +17,15 @@ def exists(path: str) -> bool:
     return os.path.isfile(path)
 
 
+def size(path: str) -> int | None:
+    """A file's size in bytes; None where there is none."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
 def read(path: str) -> bytes:
     """A whole file.
 

@@ -1,6 +1,7 @@
 """Beam's side of the command line: which runner, with how many workers."""
 
 import contextlib
+import importlib
 import io
 import os
 from collections.abc import Sequence
@@ -110,11 +111,19 @@ def _named(runner: str | None) -> str:
         return _LOCAL
     known = {each.lower(): each for each in (*_LOCAL_NAMES[:3], *_PORTABLE, *_OTHERS)}
     found = known.get(runner.lower()) or known.get(f"{runner.lower()}runner")
-    if found is None and "." not in runner:
+    if found is None and not _is_class(runner):
         raise BeamFlagsError(
             f"--runner={runner}: it is DirectRunner, {PRISM}, {FLINK} or DataflowRunner, or the dotted path of a class"
         )
     return _LOCAL if found in _LOCAL_NAMES else found or runner
+
+
+def _is_class(path: str) -> bool:
+    module, _, name_ = path.rpartition(".")
+    try:
+        return isinstance(getattr(importlib.import_module(module), name_), type)
+    except (AttributeError, ImportError, ValueError):
+        return False
 
 
 def _set_local_workers(options: PipelineOptions, flags: Sequence[str]) -> None:

@@ -27,11 +27,15 @@ _LOG = logging.getLogger(__name__)
 
 def exists(path: str) -> bool:
     """Whether there is such an object."""
+    return size(path) is not None
+
+
+def size(path: str) -> int | None:
+    """An object's size in bytes; None where there is none."""
     try:
-        _head(path)
+        return _head(path)["ContentLength"]
     except FileNotFoundError:
-        return False
-    return True
+        return None
 
 
 def _head(path: str) -> dict:

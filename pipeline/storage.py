@@ -29,6 +29,7 @@ class Store(Protocol):
     """What a kind of store does with paths; the functions of this module say what each is for."""
 
     def exists(self, path: str, /) -> bool: ...  # noqa: D102
+    def size(self, path: str, /) -> int | None: ...  # noqa: D102
     def read(self, path: str, /) -> bytes: ...  # noqa: D102
     def open_file(self, path: str, /) -> BinaryIO: ...  # noqa: D102
     def download(self, path: str, local_path: str, /) -> None: ...  # noqa: D102
@@ -120,6 +121,11 @@ def join(root: str, *parts: str) -> str:
 def exists(path: str) -> bool:
     """Whether there is such a file."""
     return _store(path).exists(path)
+
+
+def size(path: str) -> int | None:
+    """A file's size in bytes; None where there is none."""
+    return _store(path).size(path)
 
 
 def read(path: str) -> bytes:

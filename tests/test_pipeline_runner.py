@@ -9,6 +9,7 @@ import apache_beam as beam
 import psutil
 import pytest
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
+from botocore.exceptions import EndpointConnectionError
 
 from mbt.pipeline import job_server, runner
 from mbt.pipeline.errors import IncompleteError
@@ -57,6 +58,8 @@ def test_who_works_where(flags, name, is_local, is_one_machine):
     ("flags", "said"),
     [
         (("--runner=FooRunner",), "--runner=FooRunner: it is DirectRunner, PrismRunner"),
+        (("--runner=no.such.Runner",), "--runner=no.such.Runner: it is DirectRunner, PrismRunner"),
+        (("--runner=apache_beam.runners.NoRunner",), "--runner=apache_beam.runners.NoRunner: it is DirectRunner"),
         (("--runner=PrismRunner", "--number_of_retries=2"), "unknown flag --number_of_retries=2"),
         (("--runner=FlinkRunner", "--parallelism=two"), "argument --parallelism: invalid int value: 'two'"),
     ],
@@ -153,6 +156,23 @@ def test_the_reason_that_a_worker_gives_is_the_commands_last_word(job_endpoint):
         _ = pipeline | beam.Create([1]) | "Fail" >> beam.Map(fail)
     said = "PortableRunner ended the job: ValueError: the disk is full [while running 'Fail']; "
     assert str(ended.value).startswith(said)
+
+
+def test_a_store_that_a_local_worker_cannot_reach_is_said_in_one_line(caplog):
+    def fail(_: int) -> None:
+        raise EndpointConnectionError(endpoint_url="http://store")
+
+    options = runner.pipeline_options(())
+    with pytest.raises(IncompleteError) as ended, job_server.pipeline(options) as pipeline:
+        _ = pipeline | beam.Create([1]) | "Fail" >> beam.Map(fail)
+    assert str(ended.value).startswith("botocore.exceptions.EndpointConnectionError: Could not connect to the endpoint")
+    assert "\n" not in str(ended.value) and not caplog.records
+
+
+def test_what_is_no_fault_of_a_store_stays_what_it_is():
+    options = runner.pipeline_options(())
+    with pytest.raises(ZeroDivisionError), job_server.pipeline(options) as pipeline:
+        _ = pipeline | beam.Create([0]) | beam.Map(lambda number: 1 // number)
 
 
 def test_flags_are_refused_that_the_job_server_does_not_know_either(job_endpoint):

@@ -50,9 +50,12 @@ def test_what_is_written_is_read_listed_and_deleted(root):
     storage.write(path, b"second")
     with storage.create(storage.join(root, "folder", "more", "empty")):
         pass
-    assert storage.exists(path) and storage.read(path) == b"second"
+    assert storage.exists(path) and storage.read(path) == b"second" and storage.size(path) == 6
     assert storage.read(storage.join(root, "folder", "more", "empty")) == b""
     assert not storage.exists(storage.join(root, "folder"))
+    assert storage.size(storage.join(root, "folder", "more", "empty")) == 0
+    for none in ("folder", "none", "folder/name.bin/below"):
+        assert storage.size(storage.join(root, none)) is None
     assert storage.sizes(storage.join(root, "folder")) == {"name.bin": 6}
     assert storage.sizes(root) == {} == storage.sizes(storage.join(root, "none"))
     assert storage.folders(root) == ["folder"] and storage.folders(storage.join(root, "folder")) == ["more"]

@@ -136,7 +136,7 @@ def add_fetch(parser: argparse.ArgumentParser) -> None:
     add("--downloads", type=positive, default=defaults.downloads, metavar="N", help="at a time, on each machine")
     add("--sleep", type=seconds, default=0.0, metavar="SECONDS", help="between requests to YouTube, on each machine")
     add("--bandwidth", type=amount, metavar="BYTES", help="a second, of each machine, such as 10M")
-    add("--cookies", metavar="FILE", help="cookies for YouTube, in the form that browsers' extensions export; local")
+    add("--cookies", metavar="FILE", help="cookies for YouTube, in the form that browsers' extensions export; no store")
     add("--proxies", metavar="FILE", help="proxies, a URL a line, used in turn; one that is refused rests")
     add(
         "--youtube_api_key",
