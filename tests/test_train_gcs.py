@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from train_runs import train_command, write_dataset
 from mbt.pipeline import storage as pipeline_storage
 from mbt.schemas.fakes import write_snapshot
 from mbt.train import gcs as train_gcs
+from mbt.train import snapshot
 from mbt.train.errors import RunError
 from mbt.train.main import main
 from mbt.train.records import eval_batches, train_batches
@@ -115,6 +117,23 @@ def test_parts_that_lie_near_come_together(gcs, behind, local, monkeypatch):
     assert_same_batches(seen[0][0], seen[1][0])
     asked = 2 * 3  # batches of two clips; the sixth place repeats a clip
     assert (seen[0][1], seen[1][1]) == (asked, 9 * asked)  # six pictures, which all are alike, and three seconds
+
+
+def test_indices_that_are_mapped_again_come_once(gcs, behind, local, monkeypatch):
+    root = upload(local, gcs.root("indices"))
+    monkeypatch.setattr(snapshot, "MAPPED", 1)
+    records = reader_of(root, make_config(root)).records
+    before = copies_mapped()
+    with behind(gcs, []) as log:
+        assert [records.ids() for _ in range(3)] == [reader_of(local, make_config(local)).records.ids()] * 3
+    assert len(log) == 2
+    assert copies_mapped() <= before + 1
+
+
+def copies_mapped() -> int:
+    """How many times files without a name are mapped by this process."""
+    maps = pathlib.Path("/proc/self/maps").read_text().splitlines()
+    return sum(tempfile.gettempdir() in line and line.endswith("(deleted)") for line in maps)
 
 
 def test_a_shard_that_vanished_ends_the_run(gcs, local):
