@@ -123,6 +123,15 @@ def test_when_one_fails_all_end_with_its_status_and_reason(member, failing):
             assert told(process) == (1, f"mbt-train: process {failing} ended: a record is damaged\n")
 
 
+def test_a_reason_of_many_pages_is_cut(member):
+    processes = [member(me, reason="ä" * 20_000) for me in range(2)]
+    meet(processes)
+    assert told(processes[1], "fail")[0] == 1
+    status, errors = told(processes[0])
+    assert status == 1
+    assert errors.startswith("mbt-train: process 1 ended: ää") and errors.endswith("ää ...\n") and len(errors) < 3000
+
+
 def test_who_does_not_come_is_named_to_those_who_did(member):
     processes = [member(me, 4, timeout_s=3) for me in (0, 2)]
     for process in processes:
@@ -173,7 +182,9 @@ def test_a_port_that_is_taken_is_refused(member, port):
     assert errors.startswith(f"coordinator 127.0.0.1:{port}: process 0 cannot listen there: Address already in use")
 
 
-@pytest.mark.parametrize("words", [b"GET / HTTP/1.1\r\n\r\n", b"[" * 60_000 + b"\n", b"7\n", b'{"of": 9}\n', b"\x16\x03\x01\n", b""])
+@pytest.mark.parametrize(
+    "words", [b"GET / HTTP/1.1\r\n\r\n", b"[" * 60_000 + b"\n", b"7\n", b'{"of": 9}\n', b"\x16\x03\x01\n", b""]
+)
 def test_strangers_are_not_minded(member, port, words):
     first = member(0)
     with connected(port) as stranger:
