@@ -7,6 +7,8 @@ import tempfile
 
 import numpy as np
 import pytest
+from google.auth.credentials import Credentials
+from google.auth.exceptions import RefreshError, TransportError
 from loading import LABELS, fake_clip, make_config, reader_of
 from train_runs import train_command, write_dataset
 
@@ -158,6 +160,29 @@ def test_a_store_that_stays_away_ends_the_run_and_is_no_damage(gcs, local, monke
     with pytest.raises(RunError, match=r"^shard gs://bucket/away/\S*, clip clip-\d: cannot be read: .*\d retries"):
         next(train_batches(reader, config))
     assert reader.bad == []
+
+
+class Passing(Credentials):
+    """Credentials whose server is away at first, in the ways that google-auth tells it."""
+
+    def __init__(self, *away: Exception):
+        super().__init__()
+        self.away = list(away)
+
+    def refresh(self, request):
+        if self.away:
+            raise self.away.pop(0)
+        self.token = "token"
+
+
+def test_tokens_are_asked_for_again(monkeypatch):
+    monkeypatch.setattr(train_gcs, "PAUSES_S", (0.0,))
+    of_machine = RefreshError("no answer")
+    of_machine.__cause__ = TransportError("refused")
+    credentials = Passing(TransportError("reset"), of_machine, RefreshError("503", retryable=True))
+    assert train_gcs._Tokens(credentials)()["token"] == "token"
+    with pytest.raises(RefreshError, match="invalid_grant"):
+        train_gcs._Tokens(Passing(RefreshError("invalid_grant")))()
 
 
 def refused(capsys, command: list[str]) -> str:
