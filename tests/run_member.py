@@ -15,7 +15,7 @@ from mbt.train.watch import Watch
 def main() -> int:
     advice = {"hang": lambda: time.sleep(1000), "fail": lambda: 1 / 0, "say": lambda: "do it again"}
     words = {"host": "127.0.0.1", "beat_s": 0.2, "silence_s": 3.0} | json.loads(sys.argv[1])
-    advise = advice[words.pop("advice", "say")]
+    advise, reason = advice[words.pop("advice", "say")], words.pop("reason", "a record is damaged")
     pace = {name: words.pop(name) for name in ("beat_s", "silence_s")}
     try:
         meeting = meet(Place(**words))
@@ -26,7 +26,7 @@ def main() -> int:
     watch.start()
     print("met", flush=True)
     if sys.stdin.readline() == "fail\n":
-        watch.fail(1, f"process {words['me']} ended: a record is damaged")
+        watch.fail(1, f"process {words['me']} ended: {reason}")
         return 1
     watch.leave()
     return 0

@@ -1,18 +1,23 @@
 """`mbt-train evaluate --clips`: exactly the clips of a list, or a refusal; and a share of the training clips."""
 
+import concurrent.futures
 import csv
 import hashlib
 import io
 import json
 import pathlib
+import socket
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mbt.schemas.fakes import FakeClip, write_snapshot
+from mbt.train import evaluation
 from mbt.train.clips import open_share
+from mbt.train.errors import UsageError
 from mbt.train.main import main
+from mbt.train.rendezvous import Processes
 from mbt.train.snapshot import load_manifest
 
 SMALL = [
@@ -155,3 +160,18 @@ def test_training_takes_the_share(run, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "config.data.share=1e-09: leaves none of the split's 4 clips" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_were_asked_otherwise_are_refused(run):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+
+    def ask(process: int) -> str:
+        words = {"split": None, "root": None, "processes": Processes(coordinator, 2, process, timeout_s=60)}
+        with pytest.raises(UsageError) as refusal:
+            evaluation.evaluate(run, views=process + 1, **words)
+        return str(refusal.value)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        reasons = list(pool.map(ask, range(2)))
+    assert reasons == ["process 1 has another config or snapshot than process 0; start all with one command"] * 2

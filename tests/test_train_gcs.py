@@ -3,15 +3,19 @@
 import json
 import pathlib
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
+from google.auth.credentials import Credentials
+from google.auth.exceptions import RefreshError, TransportError
 from loading import LABELS, fake_clip, make_config, reader_of
 from train_runs import train_command, write_dataset
 
 from mbt.pipeline import storage as pipeline_storage
 from mbt.schemas.fakes import write_snapshot
 from mbt.train import gcs as train_gcs
+from mbt.train import snapshot
 from mbt.train.errors import RunError
 from mbt.train.main import main
 from mbt.train.records import eval_batches, train_batches
@@ -117,6 +121,23 @@ def test_parts_that_lie_near_come_together(gcs, behind, local, monkeypatch):
     assert (seen[0][1], seen[1][1]) == (asked, 9 * asked)  # six pictures, which all are alike, and three seconds
 
 
+def test_indices_that_are_mapped_again_come_once(gcs, behind, local, monkeypatch):
+    root = upload(local, gcs.root("indices"))
+    monkeypatch.setattr(snapshot, "MAPPED", 1)
+    records = reader_of(root, make_config(root)).records
+    before = copies_mapped()
+    with behind(gcs, []) as log:
+        assert [records.ids() for _ in range(3)] == [reader_of(local, make_config(local)).records.ids()] * 3
+    assert len(log) == 2
+    assert copies_mapped() <= before + 1
+
+
+def copies_mapped() -> int:
+    """How many times files without a name are mapped by this process."""
+    maps = pathlib.Path("/proc/self/maps").read_text().splitlines()
+    return sum(tempfile.gettempdir() in line and line.endswith("(deleted)") for line in maps)
+
+
 def test_a_shard_that_vanished_ends_the_run(gcs, local):
     root = upload(local, gcs.root("vanished"))
     config = make_config(root)
@@ -139,6 +160,29 @@ def test_a_store_that_stays_away_ends_the_run_and_is_no_damage(gcs, local, monke
     with pytest.raises(RunError, match=r"^shard gs://bucket/away/\S*, clip clip-\d: cannot be read: .*\d retries"):
         next(train_batches(reader, config))
     assert reader.bad == []
+
+
+class Passing(Credentials):
+    """Credentials whose server is away at first, in the ways that google-auth tells it."""
+
+    def __init__(self, *away: Exception):
+        super().__init__()
+        self.away = list(away)
+
+    def refresh(self, request):
+        if self.away:
+            raise self.away.pop(0)
+        self.token = "token"
+
+
+def test_tokens_are_asked_for_again(monkeypatch):
+    monkeypatch.setattr(train_gcs, "PAUSES_S", (0.0,))
+    of_machine = RefreshError("no answer")
+    of_machine.__cause__ = TransportError("refused")
+    credentials = Passing(TransportError("reset"), of_machine, RefreshError("503", retryable=True))
+    assert train_gcs._Tokens(credentials)()["token"] == "token"
+    with pytest.raises(RefreshError, match="invalid_grant"):
+        train_gcs._Tokens(Passing(RefreshError("invalid_grant")))()
 
 
 def refused(capsys, command: list[str]) -> str:

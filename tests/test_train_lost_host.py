@@ -73,6 +73,7 @@ def check_restarted(count: int, root, env, workdir: pathlib.Path, undisturbed: p
     assert status == 0, errors
     assert (workdir / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
     assert lines(workdir)[-1]["step"] == STEPS
+    assert json.loads((workdir / "config.json").read_text())["data"]["root"] == str(root)
     results = [json.loads((folder / "result.json").read_text()) for folder in (workdir, undisturbed)]
     assert results[0] | {"workdir": "", "seconds": 0} == results[1] | {"workdir": "", "seconds": 0}
 

@@ -1,7 +1,9 @@
 """The loader: what is read is what was written, in an order that only the seed decides."""
 
 import json
+import os
 import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -238,3 +240,16 @@ def test_more_shards_than_may_be_mapped(tmp_path, monkeypatch):
     assert [index.ids[row] for _, index, row in map(records.locate, range(6))] == ids
     maps = pathlib.Path("/proc/self/maps").read_text()
     assert len({line.split()[-1] for line in maps.splitlines() if str(tmp_path) in line}) == 2
+
+
+def test_more_shards_than_files_that_may_be_open(tmp_path):
+    """Each index that is mapped is one."""
+    count = 120
+    write_snapshot(tmp_path, {"train": [fake_clip(0)] * count}, LABELS, num_shards=count)
+    split = load_manifest(str(tmp_path), "latest").splits["train"]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + count // 2, limits[1]))
+    try:
+        assert len(Records(str(tmp_path), split).ids()) == count
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

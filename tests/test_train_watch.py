@@ -1,5 +1,6 @@
 """Processes of a run that find each other, and end when one of them dies: real ones, without the training."""
 
+import contextlib
 import json
 import pathlib
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -121,6 +123,15 @@ def test_when_one_fails_all_end_with_its_status_and_reason(member, failing):
             assert told(process) == (1, f"mbt-train: process {failing} ended: a record is damaged\n")
 
 
+def test_a_reason_of_many_pages_is_cut(member):
+    processes = [member(me, reason="ä" * 20_000) for me in range(2)]
+    meet(processes)
+    assert told(processes[1], "fail")[0] == 1
+    status, errors = told(processes[0])
+    assert status == 1
+    assert errors.startswith("mbt-train: process 1 ended: ää") and errors.endswith("ää ...\n") and len(errors) < 3000
+
+
 def test_who_does_not_come_is_named_to_those_who_did(member):
     processes = [member(me, 4, timeout_s=3) for me in (0, 2)]
     for process in processes:
@@ -169,6 +180,26 @@ def test_a_port_that_is_taken_is_refused(member, port):
         status, errors = told(member(0))
     assert status == 2
     assert errors.startswith(f"coordinator 127.0.0.1:{port}: process 0 cannot listen there: Address already in use")
+
+
+@pytest.mark.parametrize(
+    "words", [b"GET / HTTP/1.1\r\n\r\n", b"[" * 60_000 + b"\n", b"7\n", b'{"of": 9}\n', b"\x16\x03\x01\n", b""]
+)
+def test_strangers_are_not_minded(member, port, words):
+    first = member(0)
+    with connected(port) as stranger:
+        stranger.sendall(words)
+        second = member(1)
+        meet([first, second])
+    assert [told(process, "leave") for process in (first, second)] == [(0, "")] * 2
+
+
+def connected(port: int) -> socket.socket:
+    """A connection to a process that is about to listen."""
+    while True:
+        with contextlib.suppress(ConnectionRefusedError):
+            return socket.create_connection(("127.0.0.1", port))
+        time.sleep(0.05)
 
 
 def test_what_is_relayed_arrives_and_the_end_of_the_other_side_does_not():

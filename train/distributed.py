@@ -18,6 +18,8 @@ from mbt.train.watch import Watch
 
 # Told from an error of this process in that time: whether it only follows from the death of another one.
 MOMENT_S = 2.0
+# JAX goes by the clock, and after its 100 s would abort a job that was suspended as a whole: the watch knows better.
+HEARTBEATS_S = 7 * 24 * 3600
 
 
 @contextlib.contextmanager
@@ -67,6 +69,7 @@ def _initialize(place: rendezvous.Place, port: int, devices: list[int] | None) -
         place.me,
         local_device_ids=devices,
         cluster_detection_method="deactivate",
+        heartbeat_timeout_seconds=HEARTBEATS_S,
         coordinator_bind_address=f"{'127.0.0.1' if place.loopback else '[::]'}:{port}",
     )
 

@@ -69,7 +69,7 @@ def evaluate(
     if best:
         file_name += "-best"
     workdir_lib.check_writable(workdir / EVALUATIONS_FOLDER)
-    with _joined(processes):
+    with _joined(processes, f"{manifest.snapshot}/{file_name}"):
         step, predictions = _predictions(config, workdir, records, views, best)
         heads = tuple(config.model.head_sizes)
         result |= {"step": step, "damaged": len(records) - len(predictions.records)}
@@ -77,12 +77,13 @@ def evaluate(
         return _told(workdir, file_name, result, _by_class(config, manifest, predictions))
 
 
-def _joined(processes: Processes | None) -> contextlib.AbstractContextManager:
+def _joined(processes: Processes | None, asked: str) -> contextlib.AbstractContextManager:
+    """With the processes that evaluate, which must all have been asked the same."""
     if processes is None:
         return contextlib.nullcontext()
     from mbt.train import distributed
 
-    return distributed.joined(processes)
+    return distributed.joined(processes, run=asked)
 
 
 def _told(workdir: pathlib.Path, file_name: str, result: dict, report: class_report.ClassReport) -> dict:

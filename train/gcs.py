@@ -15,13 +15,13 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 import google.auth
 import obstore
-from google.auth.exceptions import GoogleAuthError
+from google.auth.exceptions import GoogleAuthError, TransportError
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import GCSStore
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, GCSConfig, RetryConfig
+    from obstore.store import ClientConfig, GCSConfig, GCSCredential, RetryConfig
 
 EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"  # as for google-cloud-storage; its value is a URL
 # Parts that lie nearer to each other come with one request: to read over 64 KiB costs as much as to ask once more.
@@ -89,7 +89,23 @@ def _open(bucket: str, emulator: str | None) -> GCSStore:
         config: GCSConfig = {"base_url": url, "skip_signature": True}
         return GCSStore(bucket, config=config, client_options=client, retry_config=retry)
     credentials, _ = google.auth.default(scopes=[_SCOPE])
-    return GCSStore(bucket, credential_provider=GoogleCredentialProvider(credentials), retry_config=retry)
+    return GCSStore(bucket, credential_provider=_Tokens(credentials), retry_config=retry)
+
+
+class _Tokens(GoogleCredentialProvider):
+    """Tokens, of which a long run needs many: each is asked for as patiently as the objects."""
+
+    def __call__(self) -> "GCSCredential":
+        """The next one."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return super().__call__()
+            except GoogleAuthError as error:
+                passing = error.retryable or any(isinstance(each, TransportError) for each in (error, error.__cause__))
+                if not passing or time.monotonic() - begun > PATIENCE.total_seconds():
+                    raise
+            time.sleep(PAUSES_S[-1])
 
 
 def _asked(request: Callable[[], Answer]) -> Answer:

@@ -156,6 +156,7 @@ def _refuse(connections: dict[int, Connection], error: UsageError | LostError) -
     for connection in connections.values():
         connection.send(refused=str(error), usage=isinstance(error, UsageError))
         connection.finish()
+        connection.close()
     raise error
 
 
@@ -197,6 +198,7 @@ def _admitted(place: Place, connection: Connection) -> int | None:
                 return None
             for message in messages:
                 if "refused" in message:
+                    connection.close()
                     raise (UsageError if message.get("usage") else LostError)(message["refused"])
                 if "go" in message:
                     return message["go"]

@@ -1,6 +1,7 @@
 """Training a run. Everything that can be wrong is found before anything is compiled."""
 
 import contextlib
+import copy
 import hashlib
 import pathlib
 import sys
@@ -74,7 +75,7 @@ def _joined(
         return contextlib.nullcontext()
     from mbt.train import distributed
 
-    same = ConfigDict(config)
+    same = copy.deepcopy(config)  # ConfigDict() would share what is nested
     same.data.root = ""  # may be mounted elsewhere
     digest = hashlib.sha256(config_lib.to_json(same).encode()).hexdigest()
     return distributed.joined(processes, run=digest, advice=lambda: _to_go_on(workdir))

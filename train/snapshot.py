@@ -5,6 +5,8 @@ import concurrent.futures
 import functools
 import itertools
 import posixpath
+import resource
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,7 +18,8 @@ from mbt.train import storage
 from mbt.train.errors import RunError, UsageError
 
 SNAPSHOTS = "snapshots"
-# Indices that are mapped at a time. Linux grants a process 65,530 maps, and AudioSet has 65,536 shards.
+# Indices of a split that are mapped at a time, where as many files may be open. Linux grants a process 65,530 maps, and
+# AudioSet has 65,536 shards.
 MAPPED = 16_384
 AHEAD = 1024  # indices that are loaded before they are asked for
 
@@ -75,7 +78,8 @@ class Records:
         self._root = root
         self._shards = [shard for shard in split.shards if shard.num_records]
         self._ends = list(itertools.accumulate(shard.num_records for shard in self._shards))
-        self._load = functools.lru_cache(MAPPED)(self._load_index)
+        self._kept = min(MAPPED, _open_files() // 4)  # each is an open file; there are two splits, and what is ahead
+        self._load = functools.lru_cache(self._kept)(self._load_index)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -112,8 +116,9 @@ class Records:
     def _indices(self) -> Iterator[index_lib.Index]:
         """Every shard's, in order, some of them loaded ahead; who keeps one keeps its file mapped."""
         with concurrent.futures.ThreadPoolExecutor(self.readers) as pool:
-            for first in range(0, len(self._shards), AHEAD):
-                yield from pool.map(self._load, range(first, min(first + AHEAD, len(self._shards))))
+            ahead = min(AHEAD, self._kept)
+            for first in range(0, len(self._shards), ahead):
+                yield from pool.map(self._load, range(first, min(first + ahead, len(self._shards))))
 
     def _load_index(self, shard: int) -> index_lib.Index:
         path = storage.join(self._root, self._shards[shard].index_path)
@@ -173,6 +178,12 @@ def _manifests(root: str) -> dict[str, str]:
     names = [name.split("/") for name in _sizes(root, SNAPSHOTS)]
     whole = [parts[1] for parts in names if parts[2:] == [MANIFEST_FILE]]
     return {name: storage.join(root, f"{SNAPSHOTS}/{name}/{MANIFEST_FILE}") for name in whole}
+
+
+def _open_files() -> int:
+    """How many files this process may have open."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if files == resource.RLIM_INFINITY else files
 
 
 def _sizes(root: str, folder: str) -> dict[str, int]:

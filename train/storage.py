@@ -7,15 +7,19 @@ import functools
 import os
 import pathlib
 import posixpath
+import shutil
 import tempfile
+import threading
 from collections.abc import Sequence
 from types import ModuleType
+from typing import IO
 
 import numpy as np
 
 _SCHEME = "gs://"
 # Clips that are read at a time. From a disk it is processors that limit; an object store is waited for.
 _READERS, _REMOTE_READERS = 8, 64
+_copying = threading.Lock()
 
 Range = tuple[int, int]  # offset and length, bytes
 
@@ -66,15 +70,32 @@ def mapped(path: str) -> np.ndarray:
     Raises:
       ValueError: it is empty.
     """
-    return _copied(path) if is_remote(path) else np.memmap(path, np.uint8, "r")
+    if not is_remote(path):
+        return np.memmap(path, np.uint8, "r")
+    offset, length = _copied(path)
+    if not length:
+        raise ValueError("it is empty")
+    with _copying:  # numpy moves the file's position
+        return np.memmap(_copies(), np.uint8, "r", offset, (length,))
 
 
 @functools.cache  # a dataset's files never change under their names
-def _copied(path: str) -> np.ndarray:
-    """An object, once for each process; the copy has no name, so nothing is left over and no two processes meet."""
+def _copied(path: str) -> Range:
+    """Where an object lies among the copies; it is fetched once for each process, however often it is mapped."""
     with tempfile.TemporaryFile() as file:
         _gcs().download(path, file)
-        return np.memmap(file, np.uint8, "r")
+        file.seek(0)
+        with _copying:
+            offset = _copies().seek(0, os.SEEK_END)
+            shutil.copyfileobj(file, _copies())
+            _copies().flush()
+            return offset, _copies().tell() - offset
+
+
+@functools.cache
+def _copies() -> IO[bytes]:
+    """One file for all: it has no name, so nothing is left over and no two processes meet."""
+    return tempfile.TemporaryFile()
 
 
 def read_ranges(path: str, ranges: Sequence[Range]) -> list[bytes]:

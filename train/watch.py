@@ -23,6 +23,7 @@ SILENCE_S = 30.0
 GRACE_S = 5.0
 GOODBYE_S = 2.0
 LAST_WORDS_S = 10.0
+MOST_TOLD = 2000  # characters of a reason
 
 
 class Watch:
@@ -72,7 +73,8 @@ class Watch:
     def fail(self, status: int, text: str) -> None:
         """Tells the others to end because this process does: with which status, and why."""
         self._ending.set()
-        self._tell(end=status, text=text)
+        # What XLA says when memory runs out fills pages, and who gets too long a message takes its sender for dead.
+        self._tell(end=status, text=text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]} ...")
         self._say_goodbye()
 
     def _tell(self, **message: object) -> None:

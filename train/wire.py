@@ -35,7 +35,7 @@ class Connection:
             data = self._socket.recv(LONGEST)
             *lines, self._rest = (self._rest + data).split(b"\n")
             messages = [json.loads(line) for line in lines]
-        except (OSError, ValueError):  # reset, or a stranger who speaks something else
+        except (OSError, ValueError, RecursionError):  # reset, or a stranger who speaks something else
             return None
         strange = len(self._rest) > LONGEST or not all(isinstance(message, dict) for message in messages)
         return None if not data or strange else messages
