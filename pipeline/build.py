@@ -111,9 +111,9 @@ class BuildShards(Worker):
         except MediaWantedError as error:
             result: dict = {"error": str(error), "wanted": error.clips}
             yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
-        except (WorkerTroubleError, OSError) as error:
-            result = {"error": str(error)}
-            yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
+        except (WorkerTroubleError, OSError, *storage.errors()) as error:
+            result = {"error": storage.said(error)}
+            yield beam.pvalue.TaggedOutput(FAILED, (task.stem, storage.said(error)))
         else:
             result = summary(built.index) | {"clips": built.counts}
             yield task.stem

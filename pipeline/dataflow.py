@@ -230,6 +230,7 @@ def pipeline(job: PipelineOptions, stage: str) -> Iterator[beam.Pipeline]:
     """
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
     from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
+    from apache_beam.runners.runner import PipelineState
 
     logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.CRITICAL + 1)  # we say it, in a line
     # Beam's own functions are pickled by value, each with the file that it came from: without this machine's folders.
@@ -246,7 +247,11 @@ def pipeline(job: PipelineOptions, stage: str) -> Iterator[beam.Pipeline]:
     cloud = job.view_as(GoogleCloudOptions)
     _say(cloud, stage, result.job_id())
     try:
-        result.wait_until_finish()
+        if (state := result.wait_until_finish()) != PipelineState.DONE:  # cancelled before it was first asked about
+            raise IncompleteError(
+                f"Dataflow's {stage} job {result.job_id()} ended as {state}. What is done is kept, and the same "
+                "command goes on"
+            )
     except DataflowRuntimeException as error:
         raise IncompleteError(
             f"Dataflow's {stage} job {result.job_id()} ended as {result.state}: {_short(error)}. What is done is "

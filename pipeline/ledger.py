@@ -7,10 +7,12 @@ The order of attempts is (run, attempt), never the clock. An engine may do a pie
 worker died: then the same numbers come twice, and of such a round of attempts the one that got the media counts.
 """
 
+import concurrent.futures
 import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +24,7 @@ from mbt.schemas.clip import Outcome
 FOLDER = "ledger"
 FLUSH_ROWS = 1000
 FLUSH_SECONDS = 30.0
+_READ_AT_ONCE = 32
 
 ATTEMPTS = pa.schema(
     [
@@ -168,8 +171,7 @@ def _read_run(folder: str, columns: list[str] | None) -> list[pa.Table]:
     paths = [storage.join(folder, name) for name in listed(folder) if name.endswith(".parquet")]
     parts = []
     try:
-        for path in paths:
-            data = storage.read(path)
+        for path, data in zip(paths, _contents(paths), strict=True):
             try:
                 parts.append(parquet.table(data, columns))
             except pa.ArrowException:
@@ -177,6 +179,13 @@ def _read_run(folder: str, columns: list[str] | None) -> list[pa.Table]:
     except FileNotFoundError:
         return _read_run(folder, columns)  # a writer put it together with others since it was listed
     return parts
+
+
+def _contents(paths: list[str]) -> Iterator[bytes]:
+    """Of files, in order; few at a time, since a run may have thousands, and each has the latency of a store."""
+    with concurrent.futures.ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        for first in range(0, len(paths), _READ_AT_ONCE):
+            yield from pool.map(storage.read, paths[first : first + _READ_AT_ONCE])
 
 
 def listed(folder: str) -> list[str]:

@@ -83,8 +83,8 @@ class Repair:
                     time_limit_s=decode.TIME_LIMIT_S,
                 )
                 builder.rebuild(stem, made, old, listed.shard)
-        except (_CannotError, OtherBytesError, WorkerTroubleError, OSError) as error:
-            return str(error)
+        except (_CannotError, OtherBytesError, WorkerTroubleError, OSError, *storage.errors()) as error:
+            return storage.said(error)
         return ""
 
     def _rows(self, rows: list[dict], labels: Sequence[str]) -> tuple[str, list[dict]]:

@@ -156,8 +156,10 @@ def abort_uploads(folder: str, before: float = float("inf")) -> None:
 
 
 def _uploads(folder: str) -> Iterator[dict]:
+    prefix = split(folder.rstrip("/") + "/")["Key"]
     for page in _pages("list_multipart_uploads", folder):
-        yield from page.get("Uploads", ())
+        # What is listed is deleted, and not all that speak the protocol heed the prefix.
+        yield from (upload for upload in page.get("Uploads", ()) if upload["Key"].startswith(prefix))
 
 
 def _id(folder: str, upload: dict) -> dict[str, str]:

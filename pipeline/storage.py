@@ -3,6 +3,7 @@
 A file that appears, whatever the store, is whole: nobody ever reads a part of one under its final name.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import os
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO, Protocol, cast
 from mbt.pipeline import local_files
 
 PART = local_files.PART
+_AT_ONCE = 16  # requests to a store
 # The stores besides this machine: scheme to what a message calls it. Their modules are imported when they are needed.
 STORES = {"gs": "Google Cloud Storage", "s3": "S3"}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -216,8 +218,13 @@ def delete_folder(path: str) -> None:
 
 def delete(*paths: str) -> None:
     """Deletes files; those that are not there are nobody's concern."""
+    far = [path for path in paths if not is_local(path)]
     for path in paths:
-        _store(path).delete(path)
+        if is_local(path):
+            _store(path).delete(path)
+    if far:
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda path: _store(path).delete(path), far))
 
 
 @dataclasses.dataclass(frozen=True)

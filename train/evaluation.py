@@ -81,8 +81,11 @@ def _joined(processes: Processes | None, asked: str) -> contextlib.AbstractConte
     """With the processes that evaluate, which must all have been asked the same."""
     if processes is None:
         return contextlib.nullcontext()
+    import jax
+
     from mbt.train import distributed
 
+    jax.config.update("jax_enable_preemption_service", False)  # nothing is saved: SIGTERM ends the process
     return distributed.joined(processes, run=asked)
 
 

@@ -61,6 +61,8 @@ def train(
     eval_records = None
     if config.data.eval_split:
         eval_records = open_records(config, manifest, "config.data.eval_split", config.data.eval_split)
+    import mbt.train.loop  # noqa: F401  it takes long, and who has joined must show signs of life
+
     with _joined(processes, config, workdir):
         _check_machine(config, workdir, fresh=old is None)
         with _held(workdir, config, manifest.labels):

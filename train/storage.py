@@ -3,6 +3,7 @@
 What goes wrong is an `OSError` with a `strerror`, wherever that is; what is not there, a `FileNotFoundError`.
 """
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -10,7 +11,7 @@ import posixpath
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import IO
 
@@ -56,12 +57,16 @@ def read(path: str) -> bytes:
 
 def sizes(root: str, folder: str) -> dict[str, int]:
     """Bytes of each file below a folder, by its name as seen from the root, sorted; none where there is no folder."""
-    if is_remote(root):
-        found = _gcs().sizes(join(root, folder))
-    else:
-        files = [path for path in pathlib.Path(root, folder).rglob("*") if path.is_file()]
-        found = {path.relative_to(pathlib.Path(root, folder)).as_posix(): path.stat().st_size for path in files}
+    found = _gcs().sizes(join(root, folder)) if is_remote(root) else dict(_local_sizes(os.path.join(root, folder)))
     return {join(folder, name): found[name] for name in sorted(found)}
+
+
+def _local_sizes(folder: str) -> Iterator[tuple[str, int]]:
+    for base, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            path = pathlib.Path(base, name)
+            with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                yield path.relative_to(folder).as_posix(), path.stat().st_size
 
 
 def mapped(path: str) -> np.ndarray:
