@@ -111,7 +111,10 @@ class BuildShards(Worker):
         except MediaWantedError as error:
             result: dict = {"error": str(error), "wanted": error.clips}
             yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
-        except (WorkerTroubleError, OSError, *storage.errors()) as error:
+        except (WorkerTroubleError, OSError) as error:
+            result = {"error": str(error)}
+            yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
+        except storage.errors() as error:
             result = {"error": storage.said(error)}
             yield beam.pvalue.TaggedOutput(FAILED, (task.stem, storage.said(error)))
         else:

@@ -83,7 +83,9 @@ class Repair:
                     time_limit_s=decode.TIME_LIMIT_S,
                 )
                 builder.rebuild(stem, made, old, listed.shard)
-        except (_CannotError, OtherBytesError, WorkerTroubleError, OSError, *storage.errors()) as error:
+        except (_CannotError, OtherBytesError, WorkerTroubleError, OSError) as error:
+            return str(error)
+        except storage.errors() as error:
             return storage.said(error)
         return ""
 

@@ -27,13 +27,21 @@ _ALSO = ("apache_beam.runners.portability.fn_api_runner", "imageio_ffmpeg", "pya
 _MOST_BYTES = 1 << 20  # of a request
 
 
+def _pair(kind: int) -> tuple[socket.socket, socket.socket]:
+    """Sockets that wait, whatever default of timeouts a library has set in this process: the server would not know."""
+    pair = socket.socketpair(type=kind)
+    for end in pair:
+        end.setblocking(True)
+    return pair
+
+
 class Running:
     """A child of the server, with the part of `subprocess.Popen` that tests need."""
 
     def __init__(self, channel: socket.socket, request: dict, streams: list[int]):
         self.args = request["words"]
         self.returncode: int | None = None
-        self._answers, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        self._answers, theirs = _pair(socket.SOCK_SEQPACKET)
         with theirs:
             socket.send_fds(channel, [b"."], [theirs.fileno()])
         socket.send_fds(self._answers, [json.dumps(request).encode()], streams)
@@ -80,7 +88,7 @@ class CommandServer:
     """A server, as the tests see it, which call it; a context manager."""
 
     def __init__(self):
-        self._channel, other = socket.socketpair()
+        self._channel, other = _pair(socket.SOCK_STREAM)
         with other:
             command = [sys.executable, __file__, str(other.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL)
