@@ -44,7 +44,7 @@ def jpeg(value: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> pathlib.Path:
+def root(tmp_path_factory) -> str:
     root = tmp_path_factory.mktemp("dataset")
     mels = np.random.default_rng(0).normal(-5, 2, (6, 80, 128)).astype(np.float32)
     clips = [
@@ -52,7 +52,7 @@ def root(tmp_path_factory) -> pathlib.Path:
         for i, mel in enumerate(mels)
     ]
     write_snapshot(root, {"train": clips[:3], "test": clips[3:]}, ("a", "b", "c"))
-    return root
+    return str(root)
 
 
 def block(numbers: tuple[int, int, int, int]) -> dict[str, tuple[int, ...]]:

@@ -39,7 +39,7 @@ def run(command: list[str], count: int) -> int:
         logs = [pathlib.Path(folder) / f"{me}.log" for me in range(count)]
         processes: list[subprocess.Popen] = []
         try:
-            with _forwarded(processes):
+            with _forwarded(processes) as told:
                 for me in range(count):
                     processes.append(_start(host_command(command, coordinator, count, me), logs[me] if me else None))
                 statuses = _wait(processes)
@@ -50,6 +50,8 @@ def run(command: list[str], count: int) -> int:
             if me and status not in _IN_ORDER:
                 _show(me, status, logs[me])
     status = next((status for status in statuses.values() if status != 0), 0)
+    if status and signal.SIGINT in told:
+        return INTERRUPTED  # a Python that is interrupted while it starts ends with 1
     return _TOLD.get(status, LostError.status) if status < 0 else status
 
 
@@ -74,16 +76,18 @@ def _die_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _forwarded(processes: list[subprocess.Popen]) -> Iterator[None]:
-    """SIGTERM and Ctrl-C are for the processes: the launcher ends when they do."""
+def _forwarded(processes: list[subprocess.Popen]) -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C are for the processes: the launcher ends when they do. Yields which have come."""
+    told: list[int] = []
 
     def forward(number: int, _frame: object) -> None:
+        told.append(number)
         for process in processes:
             process.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield told
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
