@@ -100,10 +100,13 @@ class _File:
 
     def take(self) -> bool:
         folder = os.path.dirname(self._path)
-        self._made_folder = not os.path.isdir(folder)
-        os.makedirs(folder, exist_ok=True)
         while self._file is None:
-            file = open(self._path, "ab+")  # noqa: SIM115  stays open as long as the lock is held
+            self._made_folder = not os.path.isdir(folder)
+            os.makedirs(folder, exist_ok=True)
+            try:
+                file = open(self._path, "ab+")  # noqa: SIM115  stays open as long as the lock is held
+            except FileNotFoundError:  # its last holder had made the folder, and has just removed it
+                continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(file, self._path):

@@ -4,6 +4,7 @@ import bisect
 import concurrent.futures
 import functools
 import itertools
+import os
 import posixpath
 import resource
 import sys
@@ -21,6 +22,7 @@ SNAPSHOTS = "snapshots"
 # Indices of a split that are mapped at a time, where as many files may be open. Linux grants a process 65,530 maps, and
 # AudioSet has 65,536 shards.
 MAPPED = 16_384
+_OPENED = "/proc/self/fd"
 AHEAD = 1024  # indices that are loaded before they are asked for
 
 
@@ -181,9 +183,12 @@ def _manifests(root: str) -> dict[str, str]:
 
 
 def _open_files() -> int:
-    """How many files this process may have open."""
+    """How many more files this process may open, as far as the system tells how many are."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if files == resource.RLIM_INFINITY else files
+    if files == resource.RLIM_INFINITY:
+        return sys.maxsize
+    opened = len(os.listdir(_OPENED)) if os.path.isdir(_OPENED) else 0
+    return max(4, files - opened)
 
 
 def _sizes(root: str, folder: str) -> dict[str, int]:

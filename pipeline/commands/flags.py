@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from mbt.pipeline import secret, storage
 from mbt.pipeline.annotations.files import split_and_path
 from mbt.pipeline.annotations.read import DATASETS, Selection
+from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.options import Options
 from mbt.pipeline.settings import FetchSettings
 
@@ -280,7 +281,8 @@ def use_stores(words: tuple[str, ...]) -> None:
     """Has the stores heed Beam's flags for them, such as --s3_endpoint_url, in a command that runs no job.
 
     Raises:
-      FlagsError: Beam does not know one.
+      FlagsError: one is no flag.
+      RefusedError: Beam does not know one.
     """
     if not words:
         return
@@ -293,7 +295,7 @@ def use_stores(words: tuple[str, ...]) -> None:
     try:
         FileSystems.set_options(runner.pipeline_options(words))
     except runner.BeamFlagsError as error:
-        raise FlagsError(str(error)) from error
+        raise RefusedError(str(error)) from error
 
 
 def check_name(flag: str, value: str | None) -> None:

@@ -49,8 +49,8 @@ def answer(known: argparse.Namespace, beam: tuple[str, ...], work: Callable[[], 
       work: to do.
 
     Raises:
-      FlagsError: a flag is wrong.
-      RefusedError: a file cannot be read or written, or what the work raised.
+      FlagsError: a word is no flag.
+      RefusedError: a flag is wrong, a file cannot be read or written, or what the work raised.
       IncompleteError: an object store does not answer, or not to us.
     """
     from mbt.pipeline.terminal import shown
