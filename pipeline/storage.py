@@ -17,6 +17,7 @@ from mbt.pipeline import local_files
 
 PART = local_files.PART
 _AT_ONCE = 16  # requests to a store
+_WAITING = 1024  # requests that wait for their turn
 # The stores besides this machine: scheme to what a message calls it. Their modules are imported when they are needed.
 STORES = {"gs": "Google Cloud Storage", "s3": "S3"}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -217,14 +218,18 @@ def delete_folder(path: str) -> None:
 
 
 def delete(*paths: str) -> None:
-    """Deletes files; those that are not there are nobody's concern."""
-    far = [path for path in paths if not is_local(path)]
-    for path in paths:
-        if is_local(path):
-            _store(path).delete(path)
-    if far:
-        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(lambda path: _store(path).delete(path), far))
+    """Deletes files, in no order; those that are not there are nobody's concern."""
+
+    def one(path: str) -> None:
+        _store(path).delete(path)
+
+    if all(map(is_local, paths)):
+        for path in paths:
+            one(path)
+        return
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        for first in range(0, len(paths), _WAITING):  # there may be millions
+            list(pool.map(one, paths[first : first + _WAITING]))
 
 
 @dataclasses.dataclass(frozen=True)
