@@ -20,6 +20,9 @@ from hypothesis import HealthCheck, settings
 # Half of the suite's time would be compilation: tests, and the processes that they start, share what JAX compiled.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# Most of the rest was the optimization of programs that run for a moment. The reference's outputs are compared with
+# it, and the demo and the README are run with it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # How long an example takes says how busy the machine is. In CI the parent is Hypothesis's own, which draws the same
 # examples each time.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

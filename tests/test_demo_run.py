@@ -1,4 +1,5 @@
 import csv
+import os
 import pathlib
 import re
 import subprocess
@@ -100,9 +101,9 @@ def test_every_strategy_learns_the_demo_which_repeats_nothing(tmp_path):
 
     def run_demo() -> str:
         command = [sys.executable, str(DEMO / "run.py"), "--all_strategies"]
-        result = subprocess.run(
-            command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
+        environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        result = subprocess.run(command, cwd=tmp_path, env=environment, text=True, check=False, **pipes)
         assert result.returncode == 0, result.stdout
         return result.stdout
 

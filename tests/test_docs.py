@@ -59,7 +59,7 @@ def test_readme_commands_run_as_they_stand(folder_of_a_reader):
         result = subprocess.run(
             ["sh", "-eu", "-c", script],
             cwd=folder_of_a_reader,
-            env=os.environ | youtube.environment(),
+            env=os.environ | youtube.environment() | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

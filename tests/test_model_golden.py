@@ -25,6 +25,15 @@ GRADIENTS = sorted(path.stem.removeprefix("train_grad_") for path in GOLDEN.glob
 SURGERIES = sorted(path.stem for path in GOLDEN.glob("surgery_*.json"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def optimized():
+    """As in training; most other tests do without."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def under(folder: str, arrays) -> dict[str, np.ndarray]:
     return {name.removeprefix(folder): arrays[name] for name in arrays if name.startswith(folder)}
 

@@ -1,4 +1,8 @@
-"""The model by its properties: every strategy, sharing, pooling, heads, any inputs."""
+"""The model by its properties: every strategy, sharing, pooling, heads, any inputs.
+
+The models run op by op where no test is about compiling: most of them have the same shapes, so what one test compiled
+of an operation serves the others, where a whole model would be compiled anew for each config.
+"""
 
 import dataclasses
 
@@ -28,18 +32,6 @@ STRATEGIES = (
     {"fusion": "self_attention"},
 )
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda changes: "-".join(changes.values()))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These models are too small to be worth optimizing.
-
-    They also run op by op where no test is about compiling: most of them have the same shapes, so what one test
-    compiled of an operation serves the others, where a whole model would be compiled anew for each config.
-    """
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def tiny_config(**changes) -> MBTConfig:

@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,14 +22,6 @@ WIDTH, HEADS, MLP, PATCH = 16, 2, 24, 16
 INPUTS = ["--config.data.seconds=0.4", "--config.data.frames=2", "--config.data.crop=32", "--config.data.views=1"]
 MODEL = [f"--config.model.{key}" for key in ("width=16", "depth=2", "heads=2", "mlp_dim=24", "fusion_layer=1")]
 STEPS = ["--config.train.steps=1", "--config.train.batch_size=2", "--config.data.eval_split="]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These models are too small to be worth optimizing: compiling takes half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def jpeg(value: int) -> bytes:
