@@ -21,26 +21,26 @@ from pathlib import Path
 from mbt.pipeline import decode, ffmpeg, runner
 
 SECONDS = 10
-BARE_ROUNDS = 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=200, help="clips in the build (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="builds (default: %(default)s)")
+    parser.add_argument("--bare", type=int, default=10, help="bare commands a time and core (default: %(default)s)")
     parser.add_argument("--media", help="a file of at least 10 s (default: a generated one, 640 x 360 H.264 and AAC)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         media = arguments.media or generate(Path(folder) / "clip.mp4")
         bare, builds, starts = [], [], []
         for round_number in range(arguments.rounds):
-            bare.append(bare_cpu(media, folder))
+            bare.append(bare_cpu(media, folder, arguments.bare))
             starts.append(build_cpu(media, 1, f"{folder}/one-{round_number}") - bare[-1])
             builds.append(build_cpu(media, arguments.clips, f"{folder}/all-{round_number}") / arguments.clips)
             shutil.rmtree(f"{folder}/all-{round_number}")
-            bare.append(bare_cpu(media, folder))
+            bare.append(bare_cpu(media, folder, arguments.bare))
     per_clip, baseline = statistics.median(builds), statistics.median(bare)
-    runs = f"median of {len(bare)} times {BARE_ROUNDS * runner.cores()}"
+    runs = f"median of {len(bare)} times {arguments.bare * runner.cores()}"
     print(f"bare ffmpeg, one pass, one thread: {baseline:.3f} CPU s per {SECONDS} s clip ({runs})")
     print(f"mbt-data build, start included:    {per_clip:.3f} CPU s per clip of {arguments.clips}")
     print(f"  of which start and end:          {statistics.median(starts) / arguments.clips:.3f}")
@@ -57,11 +57,11 @@ def generate(path: Path) -> str:
     return str(path)
 
 
-def bare_cpu(media: str, folder: str) -> float:
+def bare_cpu(media: str, folder: str, rounds: int) -> float:
     """CPU seconds of one bare command, as many running at a time as there are cores."""
     words = decode.arguments(media, 0, SECONDS * 1_000_000)
     before, commands = _children_cpu(), 0
-    for _ in range(BARE_ROUNDS):
+    for _ in range(rounds):
         running = []
         for slot in range(runner.cores()):
             targets = (f"{folder}/{slot}.mjpeg", f"{folder}/{slot}.pcm")

@@ -1,8 +1,8 @@
 """What the trainer's loader costs a clip, stage by stage, and how many clips a second it gives.
 
-    python benchmarks/loader.py [--clips=24] [--steps=20] [--root=ROOT]
+    python benchmarks/loader.py [--clips=24] [--batch=32] [--steps=20] [--root=ROOT]
 
-Records are 10 s of 455 x 256 at 25 fps from the pipeline's own decoder, or those of a dataset of yours; batches of 32
+Records are 10 s of 455 x 256 at 25 fps from the pipeline's own decoder, or those of a dataset of yours; batches of
 windows of 8 s with 8 frames, random-resized crop, mirroring, SpecAugment, colour jitter. CPU milliseconds are of the
 process, all threads. Goals: at most 15 ms a clip on the host, and at most 15 % of a record's bytes read.
 """
@@ -20,7 +20,6 @@ from pathlib import Path
 
 import build_cpu
 
-BATCH = 32
 SECONDS = 10
 AHEAD = 50  # more batches than are ever made ahead, so that as many are in the making at the end as at the start
 GOAL_MS = 15
@@ -30,18 +29,19 @@ GOAL_BYTES = 0.15
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=24, help="records, copies of one (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="clips a batch (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="batches measured (default: %(default)s)")
     parser.add_argument("--root", help="a dataset with a split `train`, instead of generated records")
     parser.add_argument("--cores", type=int, help=argparse.SUPPRESS)  # measure, on so many
     arguments = parser.parse_args()
     if arguments.cores:
-        print(json.dumps(measure(arguments.root, arguments.steps, arguments.cores)))
+        print(json.dumps(measure(arguments.root, arguments.batch, arguments.steps, arguments.cores)))
         return
     with tempfile.TemporaryDirectory() as folder:
         root = arguments.root or generate(Path(folder), arguments.clips)
         cores = min(2, len(os.sched_getaffinity(0)))
-        results = {n: measured_apart(root, arguments.steps, n) for n in range(1, cores + 1)}
-    report(results)
+        results = {n: measured_apart(root, arguments.batch, arguments.steps, n) for n in range(1, cores + 1)}
+    report(arguments.batch, results)
 
 
 def generate(folder: Path, clips: int) -> str:
@@ -60,26 +60,26 @@ def generate(folder: Path, clips: int) -> str:
     return str(folder)
 
 
-def measured_apart(root: str, steps: int, cores: int) -> dict:
+def measured_apart(root: str, batch: int, steps: int, cores: int) -> dict:
     """`measure` in a process of its own, whose thread pools are made for its cores."""
-    words = [f"--root={root}", f"--steps={steps}", f"--cores={cores}"]
+    words = [f"--root={root}", f"--batch={batch}", f"--steps={steps}", f"--cores={cores}"]
     done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(root: str, steps: int, cores: int) -> dict:
+def measure(root: str, size: int, steps: int, cores: int) -> dict:
     """CPU ms a clip by stage, of the whole loader, clips/s, and bytes read."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     from mbt.train.records import make_reader, train_batches
     from mbt.train.snapshot import Records, load_manifest
 
     manifest = load_manifest(root, "latest")
-    config = make_config(root, manifest, steps + AHEAD)
+    config = make_config(root, manifest, size, steps + AHEAD)
     reader = make_reader(Records(root, manifest.splits["train"]), config)
     batches = train_batches(reader, config)
     for _ in range(4):
         batch = next(batches)
-    before, clock, cpu, clips = bytes_read(), time.perf_counter(), time.process_time(), steps * BATCH
+    before, clock, cpu, clips = bytes_read(), time.perf_counter(), time.process_time(), steps * size
     for _ in range(steps):
         batch = next(batches)
     result = {
@@ -92,14 +92,14 @@ def measure(root: str, steps: int, cores: int) -> dict:
     return result | {"stages": stages(reader, config), "device": device_stages(config, batch)}
 
 
-def make_config(root: str, manifest, steps: int):
-    """Batches of 32 windows of 8 s, with all augmentations."""
+def make_config(root: str, manifest, size: int, steps: int):
+    """Batches of so many windows of 8 s, with all augmentations."""
     from mbt.train.config import default_config, resolve
 
     config = default_config()
     config.data.update(root=root, color_jitter=0.8, color_drop=0.1)
     config.data.spec_augment.update(time_masks=1, frequency_masks=1)
-    config.train.update(batch_size=BATCH, steps=steps)
+    config.train.update(batch_size=size, steps=steps)
     return resolve(config, manifest)
 
 
@@ -109,6 +109,7 @@ def stages(reader, config) -> dict[str, float]:
 
     plan = train_plan(reader, config).take(10)
     steps = list(plan.as_numpy_iterator())
+    clips = len(steps) * config.train.batch_size
     names = ("asked", "positions", "epochs", "slots")
 
     def read(step):
@@ -116,8 +117,8 @@ def stages(reader, config) -> dict[str, float]:
 
     columns = dict(zip(reader.columns, read(steps[0]), strict=True))
     result = {
-        "order, seeds, windows": cpu_ms(lambda: list(plan.as_numpy_iterator())) / (len(steps) * BATCH),
-        "reading and checksums": cpu_ms(lambda: [read(step) for step in steps]) / (len(steps) * BATCH),
+        "order, seeds, windows": cpu_ms(lambda: list(plan.as_numpy_iterator())) / clips,
+        "reading and checksums": cpu_ms(lambda: [read(step) for step in steps]) / clips,
     }
     return result | decoding_stages(config, steps[0]["keys"], columns)
 
@@ -148,7 +149,7 @@ def decoding_stages(config, keys, columns) -> dict[str, float]:
     dataset, costs = tf.data.Dataset.from_tensor_slices(rows).repeat(repeats), []
     for stage in added.values():
         dataset = dataset.map(lambda row, stage=stage: row | stage(row))
-        costs.append(cpu_ms(lambda dataset=dataset: dataset.reduce(0, lambda n, _: n + 1)) / (repeats * BATCH))
+        costs.append(cpu_ms(lambda dataset=dataset: dataset.reduce(0, lambda n, _: n + 1)) / (repeats * config.train.batch_size))
     return {name: cost - before for name, before, cost in zip(list(added)[1:], costs, costs[1:], strict=False)}
 
 
@@ -160,7 +161,7 @@ def device_stages(config, batch) -> dict[str, float]:
 
     step = jax.jit(lambda batch: augment_on_device(config, batch)["rgb"])
     part = {name: batch[name] for name in ("rgb", *device_columns(config))}
-    return {"colour jitter and drop": cpu_ms(lambda: step(part).block_until_ready()) / BATCH}
+    return {"colour jitter and drop": cpu_ms(lambda: step(part).block_until_ready()) / config.train.batch_size}
 
 
 def cpu_ms(work: Callable[[], object]) -> float:
@@ -183,10 +184,10 @@ def bytes_read() -> int:
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
-def report(results: dict[int, dict]) -> None:
+def report(size: int, results: dict[int, dict]) -> None:
     first = results[1]
     print(
-        f"batches of {BATCH}, 8 frames of an 8 s window and its sound, all augmentations; CPU ms a clip on one core\n"
+        f"batches of {size}, 8 frames of an 8 s window and its sound, all augmentations; CPU ms a clip on one core\n"
     )
     print("| stage on the host | CPU ms |\n|---|---|")
     for name, value in first["stages"].items():

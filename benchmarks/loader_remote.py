@@ -1,6 +1,6 @@
 """How many clips a second the trainer's loader gives from gs:// when each request takes 50 ms, against local files.
 
-    python benchmarks/loader_remote.py [--clips=24] [--steps=20] [--rounds=5] [--delay=0.05] [--root=ROOT]
+    python benchmarks/loader_remote.py [--clips=24] [--batch=32] [--steps=20] [--rounds=5] [--root=ROOT]
 
 Records and batches are those of `loader.py`. Both loaders are processes that stay, on the same cores, and are measured
 in turns. The server is a process of its own on these cores, so what it takes is lost to the remote loader alone. It
@@ -37,6 +37,7 @@ RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d+)\r\n", re.IGNORECASE)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=24, help="records, copies of one (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="clips a batch (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="batches measured at a time (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns (default: %(default)s)")
     parser.add_argument("--delay", type=float, default=0.05, help="seconds each request takes (default: %(default)s)")
@@ -47,7 +48,7 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.root, arguments.delay)
     elif arguments.load:
-        load(arguments.root, arguments.load, arguments.steps)
+        load(arguments.root, arguments.load, arguments.batch, arguments.steps)
     else:
         compare(arguments)
 
@@ -58,13 +59,14 @@ def compare(arguments: argparse.Namespace) -> None:
         root = arguments.root or loader.generate(Path(folder), arguments.clips)
         serving = child(stack, {}, f"--root={root}", f"--delay={arguments.delay}", "--serve")
         url = serving.stdout.readline().strip()
-        words, env = [f"--root={root}", f"--steps={arguments.steps}"], {"STORAGE_EMULATOR_HOST": url}
+        words = [f"--root={root}", f"--batch={arguments.batch}", f"--steps={arguments.steps}"]
+        env = {"STORAGE_EMULATOR_HOST": url}
         loaders = {place: child(stack, env, *words, f"--load={place}") for place in (root, "gs://bucket")}
         results: dict[str, list[dict]] = {place: [] for place in loaders}
         for place in [*loaders] * arguments.rounds:
             results[place].append(ask(loaders[place]))
         served = server_cpu(url)
-    report(*results.values(), arguments.delay, 1e6 * served["cpu"] / served["requests"])
+    report(*results.values(), arguments, 1e6 * served["cpu"] / served["requests"])
 
 
 def child(stack: contextlib.ExitStack, env: dict[str, str], *words: str) -> subprocess.Popen:
@@ -88,34 +90,34 @@ def server_cpu(url: str) -> dict:
         return json.load(answer)
 
 
-def load(root: str, place: str, steps: int) -> None:
+def load(root: str, place: str, size: int, steps: int) -> None:
     """Makes batches of the records in a place; for each line that comes, measures so many."""
     from mbt.train.records import make_reader, train_batches
     from mbt.train.snapshot import Records, load_manifest
 
     manifest = load_manifest(root, "latest")
-    config = loader.make_config(root, manifest, ENDLESS)
+    config = loader.make_config(root, manifest, size, ENDLESS)
     batches = train_batches(make_reader(Records(place, manifest.splits["train"]), config), config)
     for _ in sys.stdin:
-        print(json.dumps(measure(batches, steps)), flush=True)
+        print(json.dumps(measure(batches, steps, steps * size)), flush=True)
     os._exit(0)
 
 
-def measure(batches: Iterator, steps: int) -> dict:
+def measure(batches: Iterator, steps: int, clips: int) -> dict:
     for _ in range(WARM):
         next(batches)
-    clock, cpu, clips = time.perf_counter(), time.process_time(), steps * loader.BATCH
+    clock, cpu = time.perf_counter(), time.process_time()
     for _ in range(steps):
         next(batches)
     rate = clips / (time.perf_counter() - clock)
     return {"rate": rate, "cpu": 1000 * (time.process_time() - cpu) / clips}
 
 
-def report(local: list[dict], remote: list[dict], delay: float, server_us: float) -> None:
+def report(local: list[dict], remote: list[dict], arguments: argparse.Namespace, server_us: float) -> None:
     def median(results: list[dict], name: str) -> float:
         return statistics.median(result[name] for result in results)
 
-    print(f"batches of {loader.BATCH}; {1000 * delay:.0f} ms for each request; medians of {len(local)} turns\n")
+    print(f"batches of {arguments.batch}; {1000 * arguments.delay:.0f} ms for each request; medians of {len(local)} turns\n")
     print("| records | clips/s | CPU ms a clip, client included |\n|---|---|---|")
     print(f"| local | {median(local, 'rate'):.0f} | {median(local, 'cpu'):.2f} |")
     print(f"| gs:// | {median(remote, 'rate'):.0f} | {median(remote, 'cpu'):.2f} |\n")

@@ -5,7 +5,7 @@ It runs the commands that you would run, and prints each one first. Run again, i
     make demo                              # on films that it makes itself
     make demo CSV=my.csv                   # on yours
     python demo/run.py --all_strategies    # two more models, which fuse by cross-attention and by self-attention
-    python demo/run.py --regularised       # all of them with the paper's regularisation, for twice as many steps
+    python demo/run.py --regularised       # all of them with the paper's regularisation, for 400 steps
 """
 
 import argparse

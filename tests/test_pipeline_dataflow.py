@@ -364,4 +364,4 @@ def test_what_cannot_work_far_away_is_refused_in_a_line(
     assert status_of(["build", *flags, *CLOUD, f"--dataflow_endpoint={service.url}", *words]) == 2
     (line,) = lines_of(capsys.readouterr().err)
     assert message in line and "SECRET" not in line
-    assert len(service.jobs) == jobs and not storage.folders(gcs.root("refused") + "/snapshots")
+    assert len(service.jobs) == jobs and not storage.folders(gcs.root("far-away") + "/snapshots")

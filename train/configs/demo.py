@@ -24,5 +24,5 @@ def get_config():
     )
     config.loss.name = "ce"
     config.optim.update(name="adamw", learning_rate=1e-3, weight_decay=0.05, warmup=0.1)
-    config.train.update(batch_size=32, steps=200, log_every=10, eval_every=50, checkpoint_every=100)
+    config.train.update(batch_size=32, steps=120, log_every=10, eval_every=40, checkpoint_every=60)
     return config
