@@ -149,7 +149,9 @@ def decoding_stages(config, keys, columns) -> dict[str, float]:
     dataset, costs = tf.data.Dataset.from_tensor_slices(rows).repeat(repeats), []
     for stage in added.values():
         dataset = dataset.map(lambda row, stage=stage: row | stage(row))
-        costs.append(cpu_ms(lambda dataset=dataset: dataset.reduce(0, lambda n, _: n + 1)) / (repeats * config.train.batch_size))
+        costs.append(
+            cpu_ms(lambda dataset=dataset: dataset.reduce(0, lambda n, _: n + 1)) / (repeats * config.train.batch_size)
+        )
     return {name: cost - before for name, before, cost in zip(list(added)[1:], costs, costs[1:], strict=False)}
 
 
@@ -186,9 +188,7 @@ def bytes_read() -> int:
 
 def report(size: int, results: dict[int, dict]) -> None:
     first = results[1]
-    print(
-        f"batches of {size}, 8 frames of an 8 s window and its sound, all augmentations; CPU ms a clip on one core\n"
-    )
+    print(f"batches of {size}, 8 frames of an 8 s window and its sound, all augmentations; CPU ms a clip on one core\n")
     print("| stage on the host | CPU ms |\n|---|---|")
     for name, value in first["stages"].items():
         print(f"| {name} | {value:.2f} |")

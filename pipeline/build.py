@@ -22,7 +22,6 @@ from mbt.pipeline.shard import Builder, MediaWantedError
 from mbt.schemas import index as shard_index
 from mbt.schemas.statistics import Statistics
 
-MIN_RAM = "4GB"  # of a worker: one ffmpeg at its limit of 3 GiB, and Python
 RESULTS_FOLDER = "results"
 STATISTICS_FOLDER = "statistics"
 _READS = 32  # results at a time
@@ -46,13 +45,11 @@ class Build(beam.PTransform):
 
     def expand(self, task_files):
         """Adds the steps."""
-        building = beam.ParDo(BuildShards(self._job))
-        building.with_resource_hints(min_ram=MIN_RAM)
         made = (
             task_files
             | "Read tasks" >> beam.FlatMap(read_tasks)  # (path of the plan, Task)
             | "Spread" >> beam.Reshuffle()
-            | "Build" >> building.with_outputs(FAILED, STATISTICS, main=BUILT)
+            | "Build" >> beam.ParDo(BuildShards(self._job)).with_outputs(FAILED, STATISTICS, main=BUILT)
         )
         statistics = made[STATISTICS] | "Add up" >> beam.CombinePerKey(AddUp())
         return {BUILT: made[BUILT], FAILED: made[FAILED], STATISTICS: statistics}

@@ -28,7 +28,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from mbt.pipeline import build, fetching, gcs, known, runner, secret, storage
+from mbt.pipeline import gcs, known, runner, secret, storage
 from mbt.pipeline.errors import IncompleteError, RefusedError
 from mbt.pipeline.options import Options
 
@@ -38,6 +38,9 @@ FETCH, BUILD = "fetch", "build"
 # see each other's locks.
 _ONE_PROCESS = "no_use_multiple_sdk_containers"
 _PROCESS_PER_CPU = "use_multiple_sdk_containers"
+# Of a worker: one ffmpeg at its limit of 3 GiB, Python, and yt-dlp's processes. Said of the whole job, not of the steps
+# that need it: these would get workers of their own, beside those of the other steps.
+_MIN_RAM = "min_ram=4GB"
 # Else Beam stages a list of what is installed on this machine, with the folders where it lies.
 _SAYS_NOTHING_OF_US = "disable_logging_submission_environment"
 _SECRET_FLAGS = ("s3_secret_access_key", "s3_session_token", "azure_connection_string")
@@ -54,24 +57,18 @@ class Stage:
       machine_type: of Compute Engine.
       max_workers: that autoscaling may start.
       disk_gb: of each: the image, and what is downloaded or encoded at a time.
-      min_ram: of each, as a resource hint; for all steps, because other hints would be other machines.
       experiment: how many processes a worker has.
     """
 
     machine_type: str
     max_workers: int
     disk_gb: int
-    min_ram: str
     experiment: str
 
 
 STAGES = {
-    FETCH: Stage(
-        machine_type="e2-standard-2", max_workers=8, disk_gb=60, min_ram=fetching.MIN_RAM, experiment=_ONE_PROCESS
-    ),
-    BUILD: Stage(
-        machine_type="n2d-standard-4", max_workers=25, disk_gb=40, min_ram=build.MIN_RAM, experiment=_PROCESS_PER_CPU
-    ),
+    FETCH: Stage(machine_type="e2-standard-2", max_workers=8, disk_gb=60, experiment=_ONE_PROCESS),
+    BUILD: Stage(machine_type="n2d-standard-4", max_workers=25, disk_gb=40, experiment=_PROCESS_PER_CPU),
 }
 
 
@@ -157,7 +154,7 @@ def job_options(options: Options, stage: str, folder: str) -> PipelineOptions:
         debug.add_experiment(ours.experiment)
     debug.add_experiment(_SAYS_NOTHING_OF_US)
     if not any(hint.startswith("min_ram") for hint in standard.resource_hints):
-        standard.resource_hints = [*standard.resource_hints, f"min_ram={ours.min_ram}"]
+        standard.resource_hints = [*standard.resource_hints, _MIN_RAM]
     return filled
 
 

@@ -36,7 +36,6 @@ from mbt.pipeline.sources import stays_in_place
 from mbt.schemas.clip import Outcome
 
 ROWS_PER_RANGE = 512
-MIN_RAM = "4GB"  # of a worker: one ffmpeg at its limit of 3 GiB, Python, and yt-dlp's processes
 # For each download another thread, that probes what came before.
 _THREADS_PER_DOWNLOAD = 2
 _PASSING = (Outcome.BLOCKED, Outcome.TRANSIENT)  # these say nothing of a clip's source
@@ -65,7 +64,7 @@ class Fetch(beam.PTransform):
                 | "Lanes" >> beam.GroupByKey()  # (lane, [(path, first_row, num_rows)])
                 | "Take" >> beam.FlatMap(_spans)  # (path, first_row, num_rows)
             )
-        return spread | "Fetch" >> beam.ParDo(FetchClips(self._job)).with_resource_hints(min_ram=MIN_RAM)
+        return spread | "Fetch" >> beam.ParDo(FetchClips(self._job))
 
 
 class FetchClips(Worker):
