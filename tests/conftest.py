@@ -23,6 +23,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Most of the rest was the optimization of programs that run for a moment. The reference's outputs are compared with
 # it, and the demo and the README are run with it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # as `mbt-train` has it
 # How long an example takes says how busy the machine is. In CI the parent is Hypothesis's own, which draws the same
 # examples each time.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

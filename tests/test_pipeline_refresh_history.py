@@ -139,7 +139,7 @@ def check(world: World, day: Day, num_shards: int) -> None:
     shutil.rmtree(world.folder / "anew")
 
 
-@pytest.mark.parametrize("examples", [2, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [2, pytest.param(25, marks=pytest.mark.slow)])
 def test_after_every_refresh_of_a_history(server, films, tmp_path_factory, examples):
     @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(history=st.lists(DAYS, min_size=3, max_size=4), num_shards=st.integers(1, 16))

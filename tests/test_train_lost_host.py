@@ -13,11 +13,11 @@ import psutil
 import pytest
 from train_runs import finish, last_step, lines, start, train_command, write_dataset
 
-STEPS, EVERY = 40, 10
+STEPS, EVERY = 24, 6
 FLAGS = [
     f"--config.train.steps={STEPS}",
     f"--config.train.checkpoint_every={EVERY}",
-    "--config.train.eval_every=20",
+    "--config.train.eval_every=12",
     "--config.train.batch_size=8",
     "--config.train.eval_batch_size=8",
     "--config.modalities=spectrogram",
@@ -63,9 +63,10 @@ def member(launcher: subprocess.Popen, me: int) -> psutil.Process:
 
 
 def wait_for(launcher: subprocess.Popen, workdir: pathlib.Path, step: int) -> None:
-    while not (workdir / "metrics.jsonl").exists() or last_step(workdir / "metrics.jsonl") < step:
+    """Returns once a step was logged that comes after a saved one: checkpoints are written beside the training."""
+    while not (workdir / "checkpoints" / str(EVERY)).exists() or last_step(workdir / "metrics.jsonl") < step:
         assert launcher.poll() is None, finish(launcher)
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def check_restarted(count: int, root, env, workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
@@ -83,7 +84,6 @@ CASES = [
     pytest.param(2, 0, signal.SIGKILL, marks=pytest.mark.slow),
     pytest.param(2, 1, signal.SIGSTOP, marks=pytest.mark.slow),
     pytest.param(4, 3, signal.SIGKILL, marks=pytest.mark.slow),
-    pytest.param(4, 0, signal.SIGSTOP, marks=pytest.mark.slow),
 ]
 
 
@@ -101,7 +101,8 @@ def test_a_host_that_dies_ends_the_run_and_the_same_command_goes_on_exactly(
     saved = max((int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()), default=0)
     going_on = f"; the same command goes on from the checkpoint of step {saved}\n"
     line = rf"process {victim} on {'127.0.0.1' if victim == 0 else socket.gethostname()} "
-    assert line in errors and going_on in errors
+    assert line in errors, errors
+    assert going_on in errors, errors
     assert EVERY <= saved < STEPS
     assert not [process for process in family if process.is_running()]
     with open(workdir / "lock") as lock:

@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     # TensorFlow only reads data here: no talk of its devices, and the same pixels on every CPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # else it imports Keras, which takes 4 s and is not used
     _open_files()
     command = next(module for module in COMMANDS if args.command == module.NAME)
     try:
