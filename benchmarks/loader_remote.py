@@ -117,9 +117,7 @@ def report(local: list[dict], remote: list[dict], arguments: argparse.Namespace,
     def median(results: list[dict], name: str) -> float:
         return statistics.median(result[name] for result in results)
 
-    print(
-        f"batches of {arguments.batch}; {1000 * arguments.delay:.0f} ms for each request; medians of {len(local)} turns\n"
-    )
+    print(f"batches of {arguments.batch}; {1000 * arguments.delay:.0f} ms a request; medians of {len(local)} turns\n")
     print("| records | clips/s | CPU ms a clip, client included |\n|---|---|---|")
     print(f"| local | {median(local, 'rate'):.0f} | {median(local, 'cpu'):.2f} |")
     print(f"| gs:// | {median(remote, 'rate'):.0f} | {median(remote, 'cpu'):.2f} |\n")

@@ -2,7 +2,7 @@
 
     mbt-train train --config=demo --workdir=DIR --config.data.root=ROOT
 
-Expected time on 2 CPU cores: 50 s with both modalities, half of it with one. Expected result on held-out clips:
+Expected time on 2 CPU cores: 45 s with both modalities, half of it with one. Expected result on held-out clips:
 top-1 of 1.0 with both, 0.25 with one, which is all that one sense can tell.
 """
 
