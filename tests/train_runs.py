@@ -72,7 +72,7 @@ def wait_for_step(process: subprocess.Popen, workdir: pathlib.Path, step: int) -
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
     """Waits; the exit status, and what was said on stderr."""
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=900)
     return process.returncode, errors
 
 
