@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import pathlib
 import signal
@@ -65,14 +66,16 @@ def _start(words: list[str], log: pathlib.Path | None) -> subprocess.Popen:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  the launcher has no threads
+            preexec_fn=functools.partial(_die_with, os.getpid()),  # noqa: PLW1509  the launcher has no threads
         )
 
 
-def _die_with_parent() -> None:
+def _die_with(launcher: int) -> None:
     """Where the system is Linux: not even kill -9 of the launcher leaves a process behind."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != launcher:  # it died before that
+            os._exit(1)
 
 
 @contextlib.contextmanager
