@@ -2,7 +2,7 @@
 
 Against `tests/fake_youtube.py`, which adds a delay to each request and sends media at a limited rate; what is asked for
 without an end comes at 32 KiB/s, as YouTube does it (https://github.com/yt-dlp/yt-dlp/issues/17612). The videos have
-the bit rate of YouTube's 360p, in one file or in two. `WHOLE_UP_TO_S` of `pipeline/youtube_process.py` is chosen by it.
+the bit rate of YouTube's 360p, in one file or in two. `WHOLE_UP_TO_S` of `pipeline/youtube_range.py` is chosen by it.
 
     python benchmarks/youtube_cut.py [--minutes=1,3,5,10,20] [--delay_ms=100] [--megabytes_per_second=4]
 """
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mbt.pipeline import ffmpeg, youtube, youtube_process
+from mbt.pipeline import ffmpeg, youtube, youtube_range
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -49,7 +49,7 @@ def main() -> None:
                     wall_s, cpu_s, requests, sent = (statistics.median(column) for column in zip(*results, strict=True))
                     row = f"{wall_s:6.2f}  {cpu_s:6.2f}  {requests:8.0f}  {sent / 1e6:6.1f}"
                     print(f"{minutes:7g}  {len(formats):5}  {way}  {row}", flush=True)
-    limit = youtube_process.WHOLE_UP_TO_S / 60
+    limit = youtube_range.WHOLE_UP_TO_S / 60
     print(f"goal: whole up to the length where it stops to cost less; the limit is set to {limit:g} minutes")
 
 

@@ -285,3 +285,68 @@ def _server_before(url: str, faults: list[int | str | None], drop: tuple[str, ..
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def youtube_files(make_media, tmp_path_factory) -> dict[int, Path]:
+    """By itag: picture and sound together, and each on its own, as YouTube has them."""
+    from youtube_downloads import SECONDS
+
+    folder = tmp_path_factory.mktemp("youtube")
+    key = ("-g", "25", "-bf", "2")
+    dash = ("-movflags", "dash+frag_keyframe+default_base_moof")
+    make = {"seconds": SECONDS, "size": "128x96"}
+    return {
+        18: make_media(folder / "18.mp4", **make, options=key),
+        134: make_media(folder / "134.mp4", **make, audio=None, options=(*key, *dash)),
+        140: make_media(folder / "140.mp4", **make, video=None, options=dash),
+    }
+
+
+@pytest.fixture(scope="module")
+def youtube_processes():
+    """The processes of yt-dlp, which end with the module's tests."""
+    from mbt.pipeline import youtube
+
+    yield
+    youtube.close()
+
+
+@pytest.fixture
+def youtube_of(monkeypatch, youtube_processes):
+    """Starts a YouTube, and lets this process trust it."""
+    from fake_youtube import FakeYouTube
+
+    started = []
+
+    def start(*videos, **options) -> FakeYouTube:
+        fake = FakeYouTube(*videos, **options)
+        started.append(fake)
+        fake.__enter__()
+        monkeypatch.setenv("SSL_CERT_FILE", fake.ca_file)
+        return fake
+
+    yield start
+    for fake in started:
+        fake.__exit__()
+
+
+@pytest.fixture
+def download(ffmpeg_program, tmp_path):
+    """download(fake) downloads `ID` of `youtube_downloads.py` into tmp_path/"out"."""
+    from fake_youtube import FakeYouTube
+    from youtube_downloads import ID
+
+    from mbt.pipeline import youtube
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def run(
+        fake: FakeYouTube, video: str = ID, span_us=(4_000_000, 6_000_000), on_bytes=lambda count: None, **settings
+    ):
+        options = youtube.Settings(**{"ffmpeg": ffmpeg_program, "time_limit_s": 60, "download": "whole", **settings})
+        return youtube.download(video, span_us, str(folder), options, fake.proxy_url, on_bytes)
+
+    run.folder = folder
+    return run
