@@ -21,7 +21,7 @@ from mbt.schemas.manifest import DATASET_FILE, Dataset, Manifest
 
 _CHUNK_BYTES = 1 << 20
 _DISK_SLACK_BYTES = 64 << 20
-_ROWS_AT_A_TIME = 4096  # as Python objects they take ten times the memory
+_ROWS_AT_A_TIME = 1024  # as Python objects they take ten times the memory
 _ROUNDS = 5
 # Clips that were refused, beyond which a split would shrink because we are throttled.
 _BLOCKED_SHARE = 0.1

@@ -18,7 +18,7 @@ from mbt.schemas.clip import Outcome
 
 # What becomes of a row in the fetch plan, beside the row itself.
 _ASKED = ["id", "source", "start_us", "end_us"]
-_ROWS_AT_A_TIME = 16_384
+_ROWS_AT_A_TIME = 1024
 _REMOVED = [Outcome.GONE.value, Outcome.RESTRICTED.value]
 _CARRIED = ["outcome", "signature", "digest", "media", "media_start_us"]
 _TEXTS = ["outcome", "reason", "detail", "media", "digest", "signature"]

@@ -235,6 +235,7 @@ def write(table: pa.Table, path: str) -> None:
     with storage.create(path) as file, pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
         for first in range(0, max(1, len(table)), ROW_GROUP_ROWS):
             writer.write_table(table.slice(first, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
+    pa.default_memory_pool().release_unused()  # else what planning took stays with the process beside the job's own
 
 
 def read_rows(path: str, first_row: int, num_rows: int) -> list[dict]:

@@ -1,5 +1,7 @@
 """The commands that read annotations: `fetch`, `import`, `build`, `status`, `plan`, from the options to the result."""
 
+from mbt.pipeline import beam_alone  # noqa: F401, I001  # before anything that imports Beam
+
 import contextlib
 import dataclasses
 import os
