@@ -8,7 +8,7 @@ UV_VERSION := 0.13.8
 ARGS ?=
 
 PACKAGES := mbt.schemas mbt.pipeline mbt.model mbt.train
-# jpeg_quality.py chose a constant once, and soak.py takes most of an hour: they are run by hand.
+# jpeg_quality.py chose a constant once, and soak.py takes ten minutes: they are run by hand.
 BENCHMARKS := $(filter-out benchmarks/jpeg_quality.py benchmarks/soak.py,$(sort $(wildcard benchmarks/*.py)))
 UV := .venv/bin/uv pip
 UV_STAMP := .venv/.uv-$(UV_VERSION)
@@ -48,7 +48,7 @@ lint: $(READY) .types/mbt ## ruff and mypy
 bench: $(READY) ## each script of benchmarks/ in turn
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; .venv/bin/python $$script; done
 
-soak: $(READY) ## 2,000 and 20,000 clips built: do time per clip and memory grow? takes most of an hour
+soak: $(READY) ## 2,000 and 20,000 clips built: do time per clip and memory grow? takes ten minutes
 	@.venv/bin/python benchmarks/soak.py
 
 browser: ## Chromium, in which the report is looked at; by apt, where it is missing

@@ -2,7 +2,7 @@
 
 Clips of 1 s, small, so that what the pipeline does with a clip weighs more than decoding it. Each clip is a file of its
 own name, a hard link to one of 20 films: every one is read, digested, decoded and encoded. Where other work shares the
-cores, only CPU time says something. `make soak` runs it; it takes most of an hour of two cores.
+cores, only CPU time says something. `make soak` runs it; it takes ten minutes of two cores.
 
 python benchmarks/soak.py [--clips=2000,20000] [--folder=DIR]
 """

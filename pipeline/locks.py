@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import sys
 import uuid
 from typing import IO, Any, Protocol
@@ -102,11 +103,13 @@ class _File:
         folder = os.path.dirname(self._path)
         while self._file is None:
             self._made_folder = not os.path.isdir(folder)
-            os.makedirs(folder, exist_ok=True)
             try:
+                os.makedirs(folder, exist_ok=True)
                 file = open(self._path, "ab+")  # noqa: SIM115  stays open as long as the lock is held
-            except FileNotFoundError:  # its last holder had made the folder, and has just removed it
-                continue
+            except (FileExistsError, FileNotFoundError):
+                if _is_no_folder(folder):
+                    raise
+                continue  # its last holder had made the folder, and has just removed it
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(file, self._path):
@@ -156,6 +159,14 @@ class _File:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _is_no_folder(path: str) -> bool:
+    """Whether something else is in the place of a folder, such as a link that leads nowhere."""
+    try:
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _is_at(file: IO[bytes], path: str) -> bool:

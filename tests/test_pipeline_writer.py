@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import pathlib
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +147,13 @@ def test_a_lock_that_its_holder_removes_meanwhile_is_not_taken(tmp_path):
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(work, range(3000))) > 0
+
+
+@pytest.mark.parametrize("make", [pathlib.Path.touch, lambda path: path.symlink_to("nowhere")], ids=["file", "link"])
+def test_what_is_in_the_place_of_the_folder_is_refused(tmp_path, make):
+    make(tmp_path / "root")
+    with pytest.raises(writer.WriterError, match="root"), writer.hold(str(tmp_path / "root")):
+        pass
 
 
 def test_parts_of_the_same_number_run_at_once_and_nothing_else(root, holding):

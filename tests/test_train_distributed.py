@@ -86,3 +86,4 @@ def test_what_cannot_be_joined_is_refused(given, reason):
 
 def test_a_process_alone_is_the_only_host():
     assert (distributed.host(), distributed.hosts()) == (0, 1)
+    assert (distributed.agreed(7), distributed.agreed(None)) == (7, None)

@@ -172,6 +172,8 @@ with distributed.joined(Processes(coordinator, 2, int(host))):
     manifest = load_manifest(root, "latest")
     config = resolve(load_config("demo", [f"--config.data.root={root}", *flags]), manifest)
     mesh = sharding.make_eval_mesh(config)
+    assert distributed.agreed(10 + distributed.host()) == 10
+    assert distributed.agreed(None if distributed.host() == 0 else 10) is None
     state = init_state(config, mesh)
     def head(path, leaf):
         return leaf + 1 if "head" in jax.tree_util.keystr(path) and leaf.ndim == 2 else leaf

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policy
 
+from mbt.train import distributed
 from mbt.train.errors import RunError, UsageError
 from mbt.train.step import State, state_shapes
 
@@ -146,7 +147,7 @@ def newest_step(workdir: pathlib.Path) -> int | None:
 
 
 def restored(workdir: pathlib.Path, config: ConfigDict, mesh: jax.sharding.Mesh, *, best: bool = False) -> State:
-    """A state of a run, to ask it something: the newest, or the one with the best score.
+    """A state of a run, to ask it something: the newest, or the one with the best score. All hosts get the same.
 
     Raises:
       UsageError: there is none, or no score is kept the best of.
@@ -154,9 +155,10 @@ def restored(workdir: pathlib.Path, config: ConfigDict, mesh: jax.sharding.Mesh,
     if best and not config.train.best:
         raise UsageError(f"--best: the run in {workdir} kept none; config.train.best names the score to keep it by")
     with contextlib.closing(Checkpoints(workdir, best=config.train.best if best else "")) as checkpoints:
-        if checkpoints.latest() is None:
+        step = distributed.agreed(checkpoints.best() if best else checkpoints.latest())
+        if step is None:
             raise UsageError(f"--workdir={workdir}: no checkpoint there yet")
-        return checkpoints.restore(state_shapes(config, mesh), checkpoints.best() if best else None)
+        return checkpoints.restore(state_shapes(config, mesh), step)
 
 
 def _form(tree) -> dict[str, tuple]:

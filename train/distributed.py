@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import jax
+import numpy as np
 from jax._src.clusters import ClusterEnv  # public only as a part of initialize(), which takes it as it is
+from jax.experimental import multihost_utils
 
 from mbt.train import rendezvous
 from mbt.train.errors import INTERRUPTED, RunError, StoppedError, UsageError
@@ -58,6 +60,14 @@ def host() -> int:
 def hosts() -> int:
     """Number of processes."""
     return jax.process_count()
+
+
+def agreed(number: int | None) -> int | None:
+    """What process 0 found, for all: of a run that still trains, one may see a newer checkpoint than another."""
+    if hosts() == 1:
+        return number
+    words = multihost_utils.broadcast_one_to_all(np.array([number is not None, number or 0], np.int32))
+    return int(words[1]) if words[0] else None
 
 
 def _initialize(place: rendezvous.Place, port: int, devices: list[int] | None) -> None:
