@@ -140,8 +140,10 @@ class Assembly:
         """Deletes fetched media that are in shards now; the ledger says so first, so that it is true when killed."""
         store = media.listing(self._root)
         found = known.of(valid, ledger.state(self._root))
-        held = pc.and_(known.is_there(found), known.is_remote(valid))
-        held = pc.and_(held, pc.not_equal(found["signature"], ledger.RELEASED))
+        in_shards = known.is_there(found, drop_removed=self._options.drop_removed)
+        in_shards = pc.and_(in_shards, known.is_remote(valid))
+        valid, found = valid.filter(in_shards), found.filter(in_shards)
+        held = pc.not_equal(found["signature"], ledger.RELEASED)
         rows, found = valid.filter(held), found.filter(held)
         released = (
             fetch.Fetched(

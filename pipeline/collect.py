@@ -64,12 +64,19 @@ def collect(options: GcOptions) -> Garbage:
             before = time.time() - options.older_than_s
             found = _find(root, before)
             if options.delete:
-                for path in found.paths:
-                    storage.delete(storage.join(root, path))
+                _delete(root, list(found.paths))
                 storage.abort_uploads(root, before)
     except (datasets.DatasetError, writer.WriterError) as error:
         raise RefusedError(str(error)) from error
     return found
+
+
+def _delete(root: str, paths: list[str]) -> None:
+    """Indices go first: a shard is there when its index is."""
+    indices = [path for path in paths if path.endswith(".index")]
+    rest = [path for path in paths if not path.endswith(".index")]
+    for some in (indices, rest):
+        storage.delete(*(storage.join(root, path) for path in some))
 
 
 def _find(root: str, before: float) -> Garbage:

@@ -41,6 +41,7 @@ _PROCESS_PER_CPU = "use_multiple_sdk_containers"
 # Of a worker: one ffmpeg at its limit of 3 GiB, Python, and yt-dlp's processes. Said of the whole job, not of the steps
 # that need it: these would get workers of their own, beside those of the other steps.
 _MIN_RAM = "min_ram=4GB"
+_MIN_RAM_NAMES = ("min_ram", "minRam")  # Beam knows both
 # Else Beam stages a list of what is installed on this machine, with the folders where it lies.
 _SAYS_NOTHING_OF_US = "disable_logging_submission_environment"
 _SECRET_FLAGS = ("s3_secret_access_key", "s3_session_token", "azure_connection_string")
@@ -153,7 +154,7 @@ def job_options(options: Options, stage: str, folder: str) -> PipelineOptions:
     if not given & {_ONE_PROCESS, _PROCESS_PER_CPU}:
         debug.add_experiment(ours.experiment)
     debug.add_experiment(_SAYS_NOTHING_OF_US)
-    if not any(hint.startswith("min_ram") for hint in standard.resource_hints):
+    if not any(hint.partition("=")[0] in _MIN_RAM_NAMES for hint in standard.resource_hints):
         standard.resource_hints = [*standard.resource_hints, _MIN_RAM]
     return filled
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import IO
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
     JobServerOptions,
@@ -201,9 +202,16 @@ def _goes_to_cluster(options: PipelineOptions) -> bool:
     flink = options.view_as(FlinkRunnerOptions)
     is_remote = runner.name(options) == runner.FLINK and flink.flink_master not in MAGIC_HOST_NAMES
     if is_remote:
-        url = urllib.parse.urlsplit(FlinkRunner.add_http_scheme(flink.flink_master))
-        _check_answers("--flink_master", f"{url.hostname}:{url.port or (443 if url.scheme == 'https' else 80)}")
+        _check_answers("--flink_master", _endpoint(FlinkRunner.add_http_scheme(flink.flink_master)))
     return is_remote and flink.flink_submit_uber_jar
+
+
+def _endpoint(address: str) -> str:
+    url = urllib.parse.urlsplit(address)
+    try:
+        return f"{url.hostname}:{url.port or (443 if url.scheme == 'https' else 80)}"
+    except ValueError:  # no port of a number below 65,536
+        return url.netloc
 
 
 def _check_worker_pool(options: PipelineOptions) -> None:
@@ -224,7 +232,7 @@ def _answers(endpoint: str, limit_s: float) -> bool:
     host, _, port = endpoint.rpartition(":")
     try:
         socket.create_connection((host.strip("[]") or "localhost", int(port)), limit_s).close()
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return False
     return True
 
@@ -238,8 +246,12 @@ def _check_flags(endpoint: str, unknown: list[str]) -> None:
     """Refuses flags that the server does not know either; Beam would leave them out."""
     if not unknown:
         return
-    service = ExternalJobServer(endpoint, _ANSWER_S).start()
-    described = service.DescribePipelineOptions(beam_job_api_pb2.DescribePipelineOptionsRequest(), timeout=_ANSWER_S)
+    request = beam_job_api_pb2.DescribePipelineOptionsRequest()
+    try:
+        service = ExternalJobServer(endpoint, _ANSWER_S).start()
+        described = service.DescribePipelineOptions(request, timeout=_ANSWER_S)
+    except (grpc.RpcError, grpc.FutureTimeoutError) as error:
+        raise JobServerError(f"{endpoint}: no job server answers there; does it know {unknown[0]}?") from error
     names = {f"--{option.name}" for option in described.options}
     for word in unknown:
         if word.startswith("-") and word.partition("=")[0] not in names:

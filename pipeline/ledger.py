@@ -133,7 +133,12 @@ class Writer:
 
     def _flush_now_and_then(self) -> None:
         while not self._closed.wait(FLUSH_SECONDS):
-            self.flush()
+            try:
+                self.flush()
+            except OSError:  # the next flush tries again, and the last one raises
+                pass
+            except storage.errors():
+                pass
 
 
 def state(root: str) -> pa.Table:

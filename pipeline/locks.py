@@ -8,13 +8,13 @@ import json
 import logging
 import os
 import socket
-import stat
 import sys
 import uuid
 from typing import IO, Any, Protocol
 
 from mbt.pipeline import storage
 
+_TRIES = 1000  # to open a file in a folder that others make and remove
 _LOG = logging.getLogger(__name__)
 
 
@@ -100,16 +100,8 @@ class _File:
         self._made_folder = False
 
     def take(self) -> bool:
-        folder = os.path.dirname(self._path)
         while self._file is None:
-            self._made_folder = not os.path.isdir(folder)
-            try:
-                os.makedirs(folder, exist_ok=True)
-                file = open(self._path, "ab+")  # noqa: SIM115  stays open as long as the lock is held
-            except (FileExistsError, FileNotFoundError):
-                if _is_no_folder(folder):
-                    raise
-                continue  # its last holder had made the folder, and has just removed it
+            file = self._open()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(file, self._path):
@@ -123,6 +115,18 @@ class _File:
         self._file.write(_to_json(_me()))
         self._file.flush()
         return True
+
+    def _open(self) -> IO[bytes]:
+        folder = os.path.dirname(self._path)
+        for left in reversed(range(_TRIES)):
+            self._made_folder = not os.path.isdir(folder)
+            try:
+                os.makedirs(folder, exist_ok=True)
+                return open(self._path, "ab+")  # stays open as long as the lock is held
+            except (FileExistsError, FileNotFoundError):
+                if not left:  # its last holder had made the folder, and has just removed it; but not that often
+                    raise
+        raise AssertionError
 
     def is_held(self) -> bool:
         try:
@@ -159,14 +163,6 @@ class _File:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _is_no_folder(path: str) -> bool:
-    """Whether something else is in the place of a folder, such as a link that leads nowhere."""
-    try:
-        return not stat.S_ISDIR(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return False
 
 
 def _is_at(file: IO[bytes], path: str) -> bool:

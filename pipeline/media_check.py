@@ -45,19 +45,23 @@ def check(root: str, files: list[Stored], threads: int, on_bytes: Callable[[int]
         found = list(zip(files, pool.map(lambda file: _digest(root, file, on_bytes), files), strict=True))
     detail = "its digest is not the ledger's: delete it, and the next build fetches it again"
     problems = [Problem(file=file.path, detail=detail, clips=file.clips) for file, said in found if said == _OTHER]
+    detail = "cannot be read: look after its disk, or delete it, and the next build fetches it again"
+    problems += [Problem(file=file.path, detail=detail, clips=file.clips) for file, said in found if said == _SILENT]
     if missing := [clip_id for file, said in found if said == _MISSING for clip_id in file.clips]:
         detail = "files are missing: the next build fetches them again"
         problems.append(Problem(file=media.FOLDER, detail=detail, clips=tuple(missing)))
     return problems
 
 
-_WHOLE, _OTHER, _MISSING = range(3)
+_WHOLE, _OTHER, _MISSING, _SILENT = range(4)
 
 
 def _digest(root: str, file: Stored, on_bytes: Callable[[int], None]) -> int:
     try:
         digest, size = media.digest_of(storage.join(root, file.path))
-    except OSError:
+    except FileNotFoundError:
         return _MISSING
+    except OSError:
+        return _SILENT
     on_bytes(size)
     return _WHOLE if digest == file.digest else _OTHER

@@ -359,7 +359,7 @@ def test_what_cannot_work_far_away_is_refused_in_a_line(
     write_clips(tmp_path / "clips.csv", [str(clip_folder / f"{number}.mp4") for number in range(6)])
     (tmp_path / "cookies.txt").write_text("http://user:PROXYSECRET@127.0.0.1:1")
     monkeypatch.chdir(tmp_path)
-    flags = [f"--annotations={tmp_path}/clips.csv", f"--output={gcs.root('refused')}", "--max_fetch_workers=4"]
+    flags = [f"--annotations={tmp_path}/clips.csv", f"--output={gcs.root('far-away')}", "--max_fetch_workers=4"]
     jobs = len(service.jobs)
     assert status_of(["build", *flags, *CLOUD, f"--dataflow_endpoint={service.url}", *words]) == 2
     (line,) = lines_of(capsys.readouterr().err)

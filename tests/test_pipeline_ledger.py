@@ -1,6 +1,7 @@
 """The ledger's files, few of them once a writer is done; its newest word, where an engine did the same work twice."""
 
 import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,6 +46,19 @@ def test_what_is_full_is_not_written_again(tmp_path, monkeypatch):
         assert files(tmp_path) == 3  # the full one, one of four, and one of one
     assert full.exists() and files(tmp_path) == 3
     assert clips(tmp_path) == list("abcdefghi")
+
+
+def test_a_timed_flush_that_fails_is_made_up_for_by_the_next(tmp_path, monkeypatch):
+    (tmp_path / "ledger").touch()  # in the place of its folder
+    monkeypatch.setattr(ledger, "FLUSH_SECONDS", 0.05)
+    with ledger.Writer(str(tmp_path), 1) as writer:
+        append(writer, *"ab")
+        time.sleep(0.5)
+        (tmp_path / "ledger").unlink()
+        deadline = time.monotonic() + 60
+        while not files(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert clips(tmp_path) == ["a", "b"]
 
 
 def test_a_reader_meanwhile_misses_nothing(tmp_path):

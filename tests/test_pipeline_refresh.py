@@ -283,6 +283,19 @@ def test_media_may_be_deleted_once_they_are_in_shards(server, write_clips, run, 
     assert shards(tmp_path / "anew", anew) == mine
 
 
+def test_media_that_are_in_no_shard_any_more_are_not_deleted(server, write_clips, run, tmp_path):
+    for number in range(2):
+        server.files[f"clip{number}.mp4"] = server.films[number]
+    write_clips({f"clip{number}": "a" for number in range(2)})
+    run("build", "--num_shards=1")
+    del server.files["clip0.mp4"]
+    words = (NOW, "--recheck=ok", "--keep_media=no")
+    assert run("refresh", *words, "--removed=drop")["splits"]["train"]["records"] == 1
+    assert len(list((tmp_path / "out" / "media").rglob("*.mp4"))) == 1
+    assert run("refresh", *words, "--removed=keep")["splits"]["train"]["records"] == 2
+    assert not list((tmp_path / "out" / "media").rglob("*.mp4"))
+
+
 def test_a_refresh_fetches_again_what_it_must_make_anew(server, write_clips, run, mbt_data, tmp_path):
     """Whatever the age of the newest word; and while that fails, nothing is published."""
     for number in range(3):

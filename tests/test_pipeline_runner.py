@@ -23,6 +23,13 @@ def free() -> str:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """An address where somebody listens, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
 LOCAL, PRISM, FLINK = "FnApiRunner", "PrismRunner", "FlinkRunner"
 LOOPBACK, EXTERNAL = "--environment_type=LOOPBACK", "--environment_type=EXTERNAL"
 DATAFLOW = ("--runner=DataflowRunner", "--project=p", "--region=r", "--temp_location=gs://b/t")
@@ -109,6 +116,17 @@ def test_what_is_missing_is_named(flags, said):
 def test_an_endpoint_that_does_not_answer_is_named(flags, free):
     said = refusal(*(flag.format(free) for flag in flags))
     assert f"={free}: nothing answers there" in said
+
+
+@pytest.mark.parametrize("port", ["80x", "99999"])
+def test_a_port_that_is_none_is_named(port):
+    said = refusal("--runner=FlinkRunner", f"--flink_master=localhost:{port}")
+    assert f"--flink_master=localhost:{port}: nothing answers there" in said
+
+
+def test_a_server_that_is_no_job_server_is_named(listening):
+    said = refusal("--runner=FlinkRunner", f"--job_endpoint={listening}", "--unheard_of=1")
+    assert said == f"{listening}: no job server answers there; does it know --unheard_of=1?"
 
 
 def test_a_server_that_ends_at_once_says_why(tmp_path):

@@ -74,6 +74,7 @@ def test_two_processes_give_the_losses_of_one():
     [
         (("localhost:1234", None, None), "given together"),
         (("localhost", 2, 0), "must be HOST:PORT"),
+        (("localhost:99999", 2, 0), "99999 is no port"),
         (("localhost:1234", 2, 2), "must be from 0 to 1"),
         (("localhost:1234", 0, 0), "must be positive"),
         ((None, None, None), "did not find each other: "),

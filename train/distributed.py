@@ -116,6 +116,8 @@ def find_place(processes: rendezvous.Processes, run: str) -> tuple[rendezvous.Pl
         raise UsageError("coordinator, number of processes and process id are given together, or none of them")
     if not (found := re.fullmatch(r"\[?(\S+?)\]?:(\d+)", coordinator)):
         raise UsageError(f"coordinator {coordinator!r}: must be HOST:PORT of process 0")
+    if not 0 < int(found[2]) < 1 << 16:
+        raise UsageError(f"coordinator {coordinator!r}: {found[2]} is no port")
     if count < 1:
         raise UsageError(f"number of processes {count}: must be positive")
     if not 0 <= me < count:

@@ -43,6 +43,8 @@ def run(command: list[str], count: int) -> int:
             with _forwarded(processes) as told:
                 for me in range(count):
                     processes.append(_start(host_command(command, coordinator, count, me), logs[me] if me else None))
+                    for number in told:  # while it was started
+                        processes[me].send_signal(number)
                 statuses = _wait(processes)
         finally:
             for process in processes:

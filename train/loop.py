@@ -89,9 +89,10 @@ def run(
 
 
 def _first_state(config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints) -> State:
-    if checkpoints.latest() is None:
+    step = distributed.agreed(checkpoints.latest())
+    if step is None:
         return init_state(config, mesh)
-    return checkpoints.restore(state_shapes(config, mesh))
+    return checkpoints.restore(state_shapes(config, mesh), step)
 
 
 def _metrics(config: ConfigDict, workdir: pathlib.Path, first_step: int) -> NoMetrics:

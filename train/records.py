@@ -5,6 +5,7 @@ uniform sampling every record is taken once an epoch.
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -152,9 +153,18 @@ def _batches(dataset, reader: Reader, size: int, example: Callable[[dict], dict]
         return batch | dict(zip(reader.columns, columns, strict=True))
 
     # Two batches, so that the slowest clip of one does not leave threads idle; more where they are small.
-    dataset = dataset.map(read, num_parallel_calls=max(2, -(-reader.threads // size))).unbatch()
+    reads = max(2, -(-reader.threads // size))
+    dataset = dataset.map(read, num_parallel_calls=reads).unbatch()
     dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE)
-    return _iterate(dataset.batch(size, drop_remainder=True).prefetch(2), reader)
+    options = tf.data.Options()
+    # Else, with few cores, reads that wait for an object store hold all threads, and nothing is decoded meanwhile.
+    options.threading.private_threadpool_size = _cores() + reads
+    return _iterate(dataset.batch(size, drop_remainder=True).prefetch(2).with_options(options), reader)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _train_example(row: dict[str, tf.Tensor], config: ConfigDict) -> dict[str, tf.Tensor]:

@@ -10,6 +10,7 @@ import selectors
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from mbt.train.errors import LostError, UsageError
@@ -18,6 +19,7 @@ from mbt.train.wire import Connection
 TIMEOUT_S = 300.0
 RETRY_S = 0.2
 PATIENCE_S = 20.0  # before it is said who is waited for
+LATE_S = 10.0  # how long those are waited for who are to be refused
 
 
 class Processes(NamedTuple):
@@ -96,7 +98,7 @@ def _gather(place: Place) -> Meeting:
         raise UsageError(f"coordinator {place.host}:{place.port}: {reason}; give a free port of its host") from error
     here: dict[int, Connection] = {}
     names: dict[int, str] = {}
-    with server, selectors.DefaultSelector() as selector:
+    with server, selectors.DefaultSelector() as selector, _telling_late_ones(place, here, server):
         selector.register(server, selectors.EVENT_READ)
         begun, told = time.monotonic(), False
         while len(here) < place.count - 1:
@@ -138,7 +140,9 @@ def _hear(
         if not isinstance(joining, int):
             continue
         if reason := _refusal(place, here, joining, message):
-            _refuse(here | {-1: connection}, UsageError(reason))
+            present = here | {-1: connection}
+            here.setdefault(joining, connection)  # it has come, and is not to be waited for
+            _refuse(present, UsageError(reason))
         here[joining], names[joining] = connection, str(message.get("on"))
 
 
@@ -158,6 +162,24 @@ def _refuse(connections: dict[int, Connection], error: UsageError | LostError) -
         connection.finish()
         connection.close()
     raise error
+
+
+@contextlib.contextmanager
+def _telling_late_ones(place: Place, here: dict[int, Connection], server: socket.socket) -> Iterator[None]:
+    """Refuses those too who come a moment later, and would look for process 0 for minutes."""
+    try:
+        yield
+    except UsageError as error:
+        deadline = time.monotonic() + LATE_S
+        for _ in range(place.count - 1 - len(here)):
+            server.settimeout(max(0.0, deadline - time.monotonic()))
+            with contextlib.suppress(OSError), contextlib.suppress(UsageError):
+                client, _ = server.accept()
+                client.settimeout(RETRY_S * 10)
+                connection = Connection(client)
+                connection.receive()  # what is not read when a connection is closed takes the answer along
+                _refuse({0: connection}, error)
+        raise
 
 
 def _missing(place: Place, here: dict[int, Connection]) -> str:

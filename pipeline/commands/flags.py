@@ -13,6 +13,7 @@ from mbt.pipeline.options import Options
 from mbt.pipeline.settings import FetchSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NO_NAMES = ("latest", "all")
 _AGES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -200,6 +201,8 @@ def build_options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any)
       FlagsError: a flag is wrong.
     """
     check_name("--snapshot", known.snapshot)
+    if known.snapshot in _NO_NAMES:
+        raise FlagsError(f"--snapshot={known.snapshot}: this names other snapshots; choose another name")
     return options(
         known,
         beam,

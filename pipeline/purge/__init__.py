@@ -72,9 +72,9 @@ def _manifests(root: str) -> list[Manifest]:
 
 def _delete(root: str, manifests: list[Manifest], found: Found, new: frozenset[str]) -> None:
     """Deletes the old shards, and what killed commands left: nobody else writes."""
-    for stem in found.shards.keys() - new:
-        for extension in (".index", ".tfrecord"):  # a shard is there when its index is
-            storage.delete(storage.join(root, shard_file.FOLDER, stem + extension))
+    old = sorted(found.shards.keys() - new)
+    for extension in (".index", ".tfrecord"):  # a shard is there when its index is
+        storage.delete(*(storage.join(root, shard_file.FOLDER, stem + extension) for stem in old))
     storage.delete_folder(storage.join(root, "tmp"))
     storage.abort_uploads(root)
     folder, finished = storage.join(root, snapshot.FOLDER), {manifest.snapshot for manifest in manifests}
