@@ -152,8 +152,9 @@ def test_a_lock_that_its_holder_removes_meanwhile_is_not_taken(tmp_path):
 @pytest.mark.parametrize("make", [pathlib.Path.touch, lambda path: path.symlink_to("nowhere")], ids=["file", "link"])
 def test_what_is_in_the_place_of_the_folder_is_refused(tmp_path, make):
     make(tmp_path / "root")
-    with pytest.raises(writer.WriterError, match="root"), writer.hold(str(tmp_path / "root")):
-        pass
+    for root in (tmp_path / "root", tmp_path / "root" / "below"):
+        with pytest.raises(writer.WriterError, match="root"), writer.hold(str(root)):
+            pass
 
 
 def test_parts_of_the_same_number_run_at_once_and_nothing_else(root, holding):
