@@ -101,7 +101,7 @@ class _File:
 
     def take(self) -> bool:
         while self._file is None:
-            file = self._open()
+            file = self._opened()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(file, self._path):
@@ -116,17 +116,17 @@ class _File:
         self._file.flush()
         return True
 
+    def _opened(self) -> IO[bytes]:
+        for _ in range(_TRIES):  # its last holder may have made the folder, and may just have removed it
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                return self._open()
+        return self._open()
+
     def _open(self) -> IO[bytes]:
         folder = os.path.dirname(self._path)
-        for left in reversed(range(_TRIES)):
-            self._made_folder = not os.path.isdir(folder)
-            try:
-                os.makedirs(folder, exist_ok=True)
-                return open(self._path, "ab+")  # stays open as long as the lock is held
-            except (FileExistsError, FileNotFoundError):
-                if not left:  # its last holder had made the folder, and has just removed it; but not that often
-                    raise
-        raise AssertionError
+        self._made_folder = not os.path.isdir(folder)
+        os.makedirs(folder, exist_ok=True)
+        return open(self._path, "ab+")  # stays open as long as the lock is held
 
     def is_held(self) -> bool:
         try:
