@@ -135,7 +135,9 @@ class Writer:
         while not self._closed.wait(FLUSH_SECONDS):
             try:
                 self.flush()
-            except (OSError, *storage.errors()):  # the next flush tries again, and the last one raises
+            except OSError:  # the next flush tries again, and the last one raises
+                pass
+            except storage.errors():
                 pass
 
 
