@@ -11,6 +11,9 @@ PACKAGES := mbt.schemas mbt.pipeline mbt.model mbt.train
 # jpeg_quality.py chose a constant once, and soak.py takes ten minutes: they are run by hand.
 BENCHMARKS := $(filter-out benchmarks/jpeg_quality.py benchmarks/soak.py,$(sort $(wildcard benchmarks/*.py)))
 UV := .venv/bin/uv pip
+COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --no-header -q --no-emit-package mbt-flax
+# Of the image's Python: that of the launcher, which pickles for it.
+IMAGE_PYTHON ?= 3.11
 UV_STAMP := .venv/.uv-$(UV_VERSION)
 READY := .venv/.ready
 
@@ -27,7 +30,7 @@ except ImportError as missing:
 endef
 export CHECK_PYTHON
 
-.PHONY: help demo test lint bench soak browser engines lock clean
+.PHONY: help demo test lint bench soak browser engines lock image clean
 
 help: ## list these targets
 	@echo "mbt-flax: each target makes .venv first, where it is missing or out of date."
@@ -59,27 +62,36 @@ browser: ## Chromium, in which the report is looked at; by apt, where it is miss
 engines: $(READY) ## Prism and Beam's job server for Flink, which the tests marked engines run; into .engines
 	@.ci/engines
 
-lock: $(UV_STAMP) ## write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upgrade: with the newest versions)
-	@$(UV) compile --universal --python-version 3.11 --extra dev pyproject.toml \
-	  --no-header -q --no-emit-package mbt-flax -o requirements.lock $(LOCK_ARGS)
-	@echo "requirements.lock is up to date with pyproject.toml."
+lock: $(UV_STAMP) ## write the locks anew from pyproject.toml (LOCK_ARGS=--upgrade: with the newest versions)
+	@$(COMPILE) --extra dev pyproject.toml -o requirements.lock $(LOCK_ARGS)
+	@echo setuptools | $(COMPILE) pyproject.toml - --constraint requirements.lock -o containers/worker.lock
+	@echo uv==$(UV_VERSION) | $(COMPILE) - -o .ci/uv.lock
+	@echo "The locks are up to date with pyproject.toml."
+
+image: ## the image of Dataflow's workers (make image IMAGE=NAME:TAG), on Beam's, whose digest is asked for and recorded
+	@test -n "$(IMAGE)" || { echo "Name the image: make image IMAGE=REGION-docker.pkg.dev/PROJECT/mbt-flax/worker:TAG" >&2; exit 1; }
+	@command -v docker >/dev/null || { echo "docker is not on PATH: the image is built by it" >&2; exit 1; }
+	@base=apache/beam_python$(IMAGE_PYTHON)_sdk:$$(sed -n 's/^apache-beam==\([^ ]*\).*/\1/p' containers/worker.lock); \
+	digest=$$(docker buildx imagetools inspect "$$base" --format '{{.Manifest.Digest}}') && \
+	docker build --build-arg BASE="$$base@$$digest" --label org.opencontainers.image.base.digest="$$digest" \
+	  -f containers/worker.Dockerfile -t "$(IMAGE)" .
 
 clean: ## remove .venv, caches and build leftovers; demo-out stays
 	rm -rf .venv .engines .types .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(UV_STAMP):
+$(UV_STAMP): .ci/uv.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here. Name a Python: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c "$$CHECK_PYTHON"
 	@echo "Making .venv with $$($(PYTHON) --version)."
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r .ci/uv.lock
 	@touch $@
 
 # setuptools is in the lock, so the last step needs no build isolation and no network.
 $(READY): requirements.lock setup.py pyproject.toml $(UV_STAMP)
 	@echo "Installing requirements.lock into .venv (a first time downloads about 1 GB)."
-	@quiet=; test -t 2 || quiet=-q; $(UV) sync $$quiet --python .venv/bin/python requirements.lock
+	@quiet=; test -t 2 || quiet=-q; $(UV) sync $$quiet --require-hashes --python .venv/bin/python requirements.lock
 	@$(UV) install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 

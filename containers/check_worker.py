@@ -1,6 +1,6 @@
 """Checks the environment of a data worker: versions, ffmpeg, the JavaScript runtime, and no training library.
 
-python check_worker.py requirements.lock
+python check_worker.py worker.lock
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ NEVER_IN_A_WORKER = ("tensorflow", "jax", "flax")
 
 def main(lock: str) -> None:
     """Ends with a message where something is amiss."""
-    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", Path(lock).read_text(), re.MULTILINE))
+    pins = dict(re.findall(r"^([a-z0-9-]+)==([^ \\]+)", Path(lock).read_text(), re.MULTILINE))
     for package in PACKAGES:
         found = metadata.version(package)
         if found != pins[package]:

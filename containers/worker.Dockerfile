@@ -1,24 +1,28 @@
 # The image of Dataflow's workers: Beam's own, and in it this package with what a data worker needs.
 #
-#   docker build -f containers/worker.Dockerfile -t IMAGE .
+#   make image IMAGE=NAME:TAG
 #
-# ffmpeg (imageio-ffmpeg) and the JavaScript runtime (deno) are in wheels, in the versions of requirements.lock, so that
-# nothing comes from the distribution and every worker writes the bytes that the launcher would.
-ARG PYTHON=3.11
-ARG BEAM=2.77.0
-FROM apache/beam_python${PYTHON}_sdk:${BEAM}
+# That asks for the digest of Beam's image and gives it as BASE, so that the tag cannot come to mean another image
+# between two builds. ffmpeg (imageio-ffmpeg) and the JavaScript runtime (deno) are in wheels, in the versions and with
+# the hashes of worker.lock, so that nothing comes from the distribution and every worker writes the launcher's bytes.
+ARG BASE
+FROM ${BASE}
 
 WORKDIR /opt/mbt
-COPY requirements.lock pyproject.toml setup.py README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY schemas ./schemas
 COPY pipeline ./pipeline
 COPY model ./model
 COPY train ./train
-# The base installation without extras: no TensorFlow, no JAX. The lock is a constraint, for it pins those too.
-RUN pip install --no-cache-dir --constraint requirements.lock . && pip check
+COPY containers/worker.lock containers/check_worker.py ./
+# The base installation without extras: no TensorFlow, no JAX. setuptools is in the lock, so the package needs no other.
+RUN pip install --no-cache-dir --require-hashes --requirement worker.lock && \
+    pip install --no-cache-dir --no-deps --no-build-isolation . && pip check
 # A worker that lacks one of them would fail every clip: the build fails instead.
-COPY containers/check_worker.py ./
-RUN python check_worker.py requirements.lock
+RUN python check_worker.py worker.lock
 
+# Media are untrusted: what decodes them owns nothing here. Beam's boot writes below /tmp, or where the runner says.
+RUN useradd --uid 10001 --create-home beam
+USER 10001
 # ENTRYPOINT stays /opt/apache/beam/boot, which starts the SDK's processes.
-WORKDIR /
+WORKDIR /home/beam

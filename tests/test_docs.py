@@ -131,7 +131,8 @@ def test_help_lists_every_target():
 def test_make_refuses_an_unfit_python(python, said, tmp_path):
     """In one line, before anything is written."""
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
-    for file in ("requirements.lock", "setup.py", "pyproject.toml"):
+    (tmp_path / ".ci").mkdir()
+    for file in ("requirements.lock", "setup.py", "pyproject.toml", ".ci/uv.lock"):
         (tmp_path / file).touch()
     # Interpreters that answer as an older one, and as one without ensurepip, would.
     shadow(tmp_path / "old-python", "import sys; sys.version_info = (3, 10, 1)")
