@@ -91,29 +91,37 @@ def _part(text: str, match: re.Match, forms: dict[str, str]) -> str:
     )
 
 
-def find(folder: str, pattern: Pattern) -> dict[tuple, str]:
-    """All files below a folder that are named so: what their names say to their paths."""
-    found: dict[tuple, str] = {}
+def find(folder: str, pattern: Pattern) -> dict[tuple, list[str]]:
+    """All files below a folder that are named so: what their names say, to one or several paths."""
+    found: dict[tuple, list[str]] = {}
     for path in _files(folder):
         for name in (path[len(folder.rstrip("/")) + 1 :], os.path.basename(path)):
             if match := pattern.expression.fullmatch(name):
-                found.setdefault(tuple(_value(field, match[field]) for field in pattern.fields), path)
+                paths = found.setdefault(tuple(_value(field, match[field]) for field in pattern.fields), [])
+                if path not in paths[-1:]:
+                    paths.append(path)
     return found
 
 
-def match(clips: Iterable[dict], files: dict[tuple, str], pattern: Pattern) -> Iterator[tuple[str, str]]:
-    """Clips (id, source, start_us, end_us, media_id) that have a file: yields the id and the path."""
+def match(clips: Iterable[dict], files: dict[tuple, list[str]], pattern: Pattern) -> Iterator[tuple[str, list[str]]]:
+    """Clips (id, source, start_us, end_us, media_id) that have a file: yields the id and the paths."""
     for clip in clips:
         key = tuple(_of_clip(clip, field, pattern.forms[field]) for field in pattern.fields)
-        if (path := files.get(key)) is not None:
-            yield clip["id"], path
+        if (paths := files.get(key)) is not None:
+            yield clip["id"], paths
 
 
 def _files(folder: str) -> Iterator[str]:
     if not storage.is_local(folder):
         yield from (storage.join(folder, path) for path in sorted(file.path for file in storage.files(folder)))
         return
-    for base, inner, names in os.walk(folder):
+    entered: set[tuple[int, int]] = set()
+    for base, inner, names in os.walk(folder, followlinks=True):
+        status = os.stat(base)
+        if (status.st_dev, status.st_ino) in entered:  # a link to a folder above, or to one that was listed already
+            inner.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
         inner.sort()
         for name in sorted(names):
             yield os.path.join(base, name)

@@ -195,5 +195,11 @@ def _labels_csv(manifest: Manifest) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "label", *manifest.splits])
     for index, label in enumerate(manifest.labels):
-        writer.writerow([index, label, *(split.class_counts.get(label, 0) for split in manifest.splits.values())])
+        counts = (split.class_counts.get(label, 0) for split in manifest.splits.values())
+        writer.writerow([index, _plain_cell(label), *counts])
     return text.getvalue().encode()
+
+
+def _plain_cell(label: str) -> str:
+    """A label that no spreadsheet takes for a formula: one that begins like one gets an apostrophe in front."""
+    return f"'{label}" if label.startswith(("=", "+", "-", "@", "\t", "\r")) else label

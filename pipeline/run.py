@@ -85,7 +85,9 @@ def adopt(options: Options, folder: str, pattern: str) -> tuple[standing.Status,
         with _writing(options) as work:
             clips = work.read(work.salt())
             found = dict(copies.match(known.identities(clips.valid), files, names))
-            work.fetch(clips.valid, {clip: (path, names.is_clip) for clip, path in found.items()})
+            for turn in range(max(map(len, found.values()), default=0)):  # a second copy is for where the first is bad
+                turns = {clip: paths[turn] for clip, paths in found.items() if turn < len(paths)}
+                work.fetch(clips.valid, {clip: (path, names.is_clip) for clip, path in turns.items()})
             status_ = standing.of(clips.valid, clips.invalid, options.root, clips.notes)
             work.end()
             return status_, len(found)

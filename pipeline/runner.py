@@ -3,8 +3,10 @@
 import contextlib
 import importlib
 import io
+import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from apache_beam.options.pipeline_options import (
     DirectOptions,
@@ -101,8 +103,22 @@ def threads_per_worker(options: PipelineOptions) -> int:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, by its affinity and its group's quota, as in a container."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(here, quota())))
+
+
+def quota(groups: Path = Path("/sys/fs/cgroup")) -> float:
+    """Cores' worth of time that this process's control group grants (`cpu.max`, or its older form)."""
+    older = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+    for files in (("cpu.max",), older):
+        try:
+            granted, of, *_ = (int(word) for file in files for word in (groups / file).read_text().split())
+        except (OSError, ValueError):  # there is none, or "max"
+            continue
+        if granted > 0 and of > 0:
+            return granted / of
+    return math.inf
 
 
 def _named(runner: str | None) -> str:

@@ -153,6 +153,7 @@ def test_of_two_rows_with_one_id_the_first_valid_one_stays(tmp_path):
         (gzip.compress(HEADER.encode(), mtime=0), "gunzip"),
         (b"PK\x03\x04rest", "spreadsheet's own format"),
         ("video_path,start,end,label\ra.mp4,0,1,a\r", "carriage returns only"),
+        ("video_path,start,end,label\r" + "a.mp4,0,1,a\r" * 1000, "carriage returns only"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
         (b'video_path,"start,end,label\n', "quotes"),
     ],

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import json
 import os
+import shutil
 import struct
 import time
 import zlib
@@ -381,6 +382,38 @@ def test_a_lab_copy_without_a_time_is_the_video_or_the_clip(make_media, mbt_data
         ("transient", "bad_copy"),
     ]
     assert [rows[name]["media_start_us"] for name in "01"] == [0, 5_000_000]
+
+
+def test_a_second_copy_is_tried_where_the_first_is_bad_and_links_are_followed(make_media, mbt_data, tmp_path):
+    lab, disk = tmp_path / "copies", tmp_path / "disk"
+    (lab / "a").mkdir(parents=True)
+    (lab / "a" / "abcdefghi00.mp4").write_bytes(b"nothing")  # the first by name
+    (disk / "inner").mkdir(parents=True)
+    make_media(disk / "inner" / "abcdefghi00.mp4", seconds=2)
+    make_media(disk / "abcdefghi01.mp4", seconds=2)
+    (lab / "b").symlink_to(disk)
+    (disk / "inner" / "round").symlink_to(lab)  # and round again
+    page = "https://www.youtube.com/watch?v="
+    lines = ["video_path,start,end,label,id", *(f"{page}abcdefghi0{n},0,1,a,{n}" for n in range(2))]
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    done = mbt_data("import", lab, "--pattern=youtube", *words(tmp_path))
+    assert done.returncode == 0 and "2 clips have a copy" in done.stdout, (done.stdout, done.stderr)
+    rows = {row["clip_id"]: row for row in ledger.state(str(tmp_path / "out")).to_pylist()}
+    assert [rows[name]["outcome"] for name in "01"] == ["ok", "ok"]
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_in_one_line(make_media, mbt_data, tmp_path):
+    folder = os.path.join(os.fsencode(tmp_path), b"Gr\xf6\xdfe")
+    os.mkdir(folder)
+    (tmp_path / "clips.csv").write_text("video_path,start,end,label\na.mp4,0,1,a\n")
+    make_media(tmp_path / "a.mp4", seconds=1)
+    shutil.copy(tmp_path / "a.mp4", os.path.join(folder, b"a.mp4"))
+    for flag in ("media_root", "output"):
+        given = {"media_root": str(tmp_path), "output": str(tmp_path / "out"), flag: os.fsdecode(folder)}
+        flags = [f"--{name}={value}" for name, value in given.items()]
+        done = mbt_data("build", f"--annotations={tmp_path}/clips.csv", *flags)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert f"--{flag}=" in done.stderr and "is not UTF-8" in done.stderr
 
 
 @pytest.mark.parametrize(

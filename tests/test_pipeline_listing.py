@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from mbt.pipeline import export
 from mbt.pipeline.main import main
 from mbt.schemas.manifest import Manifest
 
@@ -84,6 +85,11 @@ def refusal(run):
 
 def manifest(root: Path, name: str) -> Manifest:
     return Manifest.from_json((root / "snapshots" / name / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("label", ["=1+1", "@x", "-a", "+b", "a=b"])
+def test_no_label_is_a_formula_to_a_spreadsheet(label):
+    assert export._plain_cell(label) == (label if label == "a=b" else f"'{label}")
 
 
 def test_list(run, answer, root):

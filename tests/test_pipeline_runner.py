@@ -1,5 +1,6 @@
 """Which runner the flags ask for, and what is said where it cannot be had. `test_pipeline_engines.py` runs them."""
 
+import math
 import os
 import socket
 import sys
@@ -198,3 +199,22 @@ def test_flags_are_refused_that_the_job_server_does_not_know_either(job_endpoint
     with job_server.running(runner.pipeline_options(flags), flags):
         pass
     assert refusal(*flags, "--no_such=1") == "unknown flag --no_such=1"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, math.inf),
+        ({"cpu.max": "max 100000"}, math.inf),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+        ({"cpu.max": "nonsense"}, math.inf),
+    ],
+)
+def test_a_containers_quota_of_cores(files, expected, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert runner.quota(tmp_path) == expected
+    assert 1 <= runner.cores() <= (os.cpu_count() or 1)

@@ -109,7 +109,7 @@ def _check_head(path: str, head: bytes) -> None:
             raise AnnotationsError(f"{path}, line 1: the file {meaning}")
     if head.count(b"\0") > len(head) // 4:
         raise AnnotationsError(f"{path}, line 1: the file holds binary data, or UTF-16: save it as CSV in UTF-8")
-    if b"\r" in head.rstrip() and b"\n" not in head and len(head) < _HEAD_BYTES:
+    if b"\r" in head.rstrip() and b"\n" not in head:
         raise AnnotationsError(f"{path}, line 1: lines end in carriage returns only: save it with Unix line ends")
 
 

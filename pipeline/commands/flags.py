@@ -264,6 +264,7 @@ def root(output: str) -> str:
 
 
 def _check_store(flag: str, path: str) -> None:
+    _check_utf8(flag, absolute(path) if storage.is_local(path) else path)
     try:
         storage.check(path)
     except storage.UnknownStoreError as error:
@@ -278,6 +279,16 @@ def absolute(path: str) -> str:
     """
     storage.check(path)
     return os.path.abspath(path) if storage.is_local(path) else path.rstrip("/")
+
+
+def _check_utf8(flag: str, path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise FlagsError(
+            f"--{flag}={shown} is not UTF-8, and a dataset's paths are: rename the folder, or give it a link that is"
+        ) from error
 
 
 def use_stores(words: tuple[str, ...]) -> None:
@@ -314,6 +325,7 @@ def _media_root(given: str | None, first_file: str) -> str:
     if not storage.is_local(folder):
         return folder.rstrip("/")
     folder = os.path.abspath(folder)
+    _check_utf8("media_root", folder)
     if given and not os.path.isdir(folder):
         raise FlagsError(f"--media_root={given}: no such folder")
     if given and not os.listdir(folder):  # else every clip of it would count as missing
