@@ -80,7 +80,7 @@ def read(root: str, name: str) -> Manifest | None:
       FormatError: it is damaged.
     """
     try:
-        return Manifest.from_json(storage.read(storage.join(root, FOLDER, name, MANIFEST_FILE)).decode())
+        return Manifest.from_json(storage.read(storage.join(root, FOLDER, name, MANIFEST_FILE)).decode(), name)
     except FileNotFoundError:
         return None  # never finished: it does not exist
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import posixpath
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,6 +74,11 @@ class Shard:
     index_crc32c: str
     fingerprint: str
 
+    def __post_init__(self):
+        for path in (self.path, self.index_path):
+            _check_below_root(path)
+        _check_counts(num_records=self.num_records, bytes=self.bytes)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
@@ -123,6 +129,10 @@ class ShardChange:
     old_crc32c: str
     new_path: str
     new_crc32c: str
+
+    def __post_init__(self):
+        for path in (self.old_path, self.new_path):
+            _check_below_root(path)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,10 +208,22 @@ class Manifest:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Manifest":
-        """From the text of its file; raises `FormatError`."""
+    def from_json(cls, text: str, snapshot: str | None = None) -> "Manifest":
+        """From the text of its file.
+
+        Args:
+          text: of the file.
+          snapshot: the name of its folder, which the manifest is to say too: paths are made of it.
+
+        Raises:
+          FormatError: it is damaged, of another version or snapshot, or names a file that is not below ROOT.
+        """
         fields = _fields(cls, text, MANIFEST_FILE)
+        if snapshot is not None and fields["snapshot"] != snapshot:
+            raise FormatError(f"{MANIFEST_FILE} is of another snapshot, {fields['snapshot']!r:.80}, than its folder")
         with _as_expected(MANIFEST_FILE):
+            for name in (fields["snapshot"], *fields["splits"]):
+                _check_name(name)
             splits = {name: _split(value) for name, value in fields["splits"].items()}
             amended = tuple(_amendment(value) for value in fields.get("amended", ()))
             return cls(**fields | {"labels": tuple(fields["labels"]), "splits": splits, "amended": amended})
@@ -213,6 +235,25 @@ def mean_and_stddev(total: float, total_of_squares: float, count: int) -> tuple[
         return 0.0, 1.0
     mean = total / count
     return mean, math.sqrt(max(0.0, total_of_squares / count - mean * mean)) or 1.0
+
+
+def _check_below_root(path: str) -> None:
+    """Refuses what leads out of ROOT, or anywhere by a detour."""
+    parts = path.split("/")
+    if posixpath.normpath(path) != path or ".." in parts or parts[0] in ("", ".") or ":" in parts[0] or "\0" in path:
+        raise ValueError(f"the path {path!r:.80} is not below ROOT")
+
+
+def _check_name(name: str) -> None:
+    """Refuses what would be no single part of a path."""
+    if "/" in name or "\0" in name or name in (".", ".."):
+        raise ValueError(f"the name {name!r:.80} is no part of a path")
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if type(count) is not int or count < 0:
+            raise ValueError(f"{name} is {count!r:.80}")
 
 
 def _split(value: dict[str, Any]) -> Split:
@@ -227,7 +268,7 @@ def _amendment(value: dict[str, Any]) -> Amendment:
 def _as_expected(file: str) -> Iterator[None]:
     try:
         yield
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{file} is not as it was written: {error}") from error
 
 
@@ -236,6 +277,8 @@ def _fields(cls, text: str, file: str) -> dict[str, Any]:
         fields = json.loads(text)
     except ValueError as error:
         raise FormatError(f"{file} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise FormatError(f"{file} is nested too deeply to be one of ours") from error
     if not isinstance(fields, dict) or fields.get("format_version") != FORMAT_VERSION:
         raise FormatError(f"{file} is not of format version {FORMAT_VERSION}; use the mbt-flax that wrote it")
     required = {

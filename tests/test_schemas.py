@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pytest
@@ -108,6 +109,46 @@ def test_manifest_and_dataset_roundtrip_and_refuse_other_versions():
     for word, damaged in (('"num_records"', '"mun_records"'), ('"parent": null', '"other": 1, "parent": null')):
         with pytest.raises(FormatError, match="is not as it was written"):
             Manifest.from_json(manifest.to_json().replace(word, damaged))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "../other/x", "shards/../../x", "./x", "", "shards//x", "gs://bucket/x", "shards/..", "a\0b", 7],
+)
+@pytest.mark.parametrize("field", ["path", "index_path"])
+def test_a_manifest_leads_to_no_file_outside_of_root(path, field):
+    shard = {"path": "shards/a", "index_path": "shards/a.index", "num_records": 0, "bytes": 0, "crc32c": ""}
+    split = {"shards": [shard | {"index_crc32c": "", "fingerprint": "", field: path}], "num_clips": 0}
+    split |= {"num_records": 0, "lost": {}, "mel_mean": 0.0, "mel_stddev": 1.0}
+    with pytest.raises(FormatError, match=r"not as it was written|below ROOT"):
+        Manifest.from_json(manifest_text(splits={"train": split}))
+    shard[field] = "shards/b"
+    assert Manifest.from_json(manifest_text(splits={"train": split | {"shards": []}})).splits["train"].shards == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"snapshot": "../../elsewhere"}, "is of another snapshot"),
+        ({"snapshot": "second"}, "is of another snapshot"),
+        ({"splits": {"../train": {}}}, "no part of a path"),
+        ({"splits": {"train": {"shards": [{"num_records": -1}]}}}, "not as it was written"),
+    ],
+)
+def test_a_manifest_is_of_its_folder_and_of_plain_names(changes, said):
+    with pytest.raises(FormatError, match=said):
+        Manifest.from_json(manifest_text(**changes), "first")
+
+
+def test_a_file_of_a_million_brackets_is_refused():
+    with pytest.raises(FormatError, match="nested too deeply"):
+        Manifest.from_json("[" * 1_000_000)
+
+
+def manifest_text(**changes) -> str:
+    fields = {"format_version": 1, "dataset": "d", "snapshot": "first", "parent": None, "created": "2026"}
+    fields |= {"labels": [], "splits": {}, "annotations_sha256": "", "tool_versions": {}}
+    return json.dumps(fields | changes)
 
 
 @given(st.integers(1, 10**9))

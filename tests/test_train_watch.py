@@ -170,6 +170,28 @@ def test_what_is_not_one_run_is_refused_by_all(member, other, reason):
         assert told(process) == (2, f"{reason}\n")
 
 
+@pytest.mark.parametrize("number", [2, 99, -3])
+def test_a_number_that_the_run_does_not_have_is_not_let_in(member, port, number):
+    first = member(0, 2)
+    with contextlib.closing(arrive(port)) as stranger:
+        stranger.sendall(json.dumps({"join": number, "of": 2, "run": "run"}).encode() + b"\n")
+        assert stranger.recv(1) == b""  # closed, with nothing said
+    processes = [first, member(1, 2)]
+    meet(processes)
+    assert [told(process, "leave")[0] for process in processes] == [0, 0]
+
+
+def arrive(port: int) -> socket.socket:
+    """A connection to process 0, as soon as that listens."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=30)
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 def test_a_number_that_is_given_twice_is_refused_by_all(member):
     reason = "two processes were started as process 1; give each its own number\n"
     first, *others = member(0, 3), member(1, 3), member(1, 3)

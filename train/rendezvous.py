@@ -129,7 +129,7 @@ def _hear(
 ) -> None:
     """Takes in what somebody says who has come, or that he has gone again."""
     messages = connection.receive()
-    if messages is None:
+    if messages is None or any(_is_nobody(place, message) for message in messages):
         selector.unregister(connection)
         connection.close()
         for process in [process for process, other in here.items() if other is connection]:
@@ -144,6 +144,12 @@ def _hear(
             here.setdefault(joining, connection)  # it has come, and is not to be waited for
             _refuse(present, UsageError(reason))
         here[joining], names[joining] = connection, str(message.get("on"))
+
+
+def _is_nobody(place: Place, message: dict) -> bool:
+    """Whether somebody comes under a number that this run does not have: none of ours, and no reason to end it."""
+    joining = message.get("join")
+    return type(joining) is int and message.get("of") == place.count and not 0 <= joining < place.count
 
 
 def _refusal(place: Place, here: dict[int, Connection], process: int, message: dict) -> str | None:

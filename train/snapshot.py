@@ -42,12 +42,13 @@ def load_manifest(root: str, name: str) -> Manifest:
     if not manifests:
         raise UsageError(f"config.data.root={root}: no snapshot there; make one with `mbt-data build --output={root}`")
     if name == "latest":
-        return max((_read_manifest(path) for path in manifests.values()), key=lambda manifest: manifest.created)
+        every = (_read_manifest(path, name) for name, path in manifests.items())
+        return max(every, key=lambda manifest: manifest.created)
     if name not in manifests:
         raise UsageError(
             f"config.data.snapshot={name}: not in {storage.join(root, SNAPSHOTS)}, which has {', '.join(manifests)}"
         )
-    return _read_manifest(manifests[name])
+    return _read_manifest(manifests[name], name)
 
 
 def find_split(manifest: Manifest, key: str, name: str) -> Split:
@@ -198,8 +199,8 @@ def _sizes(root: str, folder: str) -> dict[str, int]:
         raise UsageError(f"config.data.root={root}: cannot be read: {error.strerror}") from error
 
 
-def _read_manifest(path: str) -> Manifest:
+def _read_manifest(path: str, name: str) -> Manifest:
     try:
-        return Manifest.from_json(storage.read(path).decode())
+        return Manifest.from_json(storage.read(path).decode(), name)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from error
