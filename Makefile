@@ -10,6 +10,7 @@ ARGS ?=
 PACKAGES := mbt.schemas mbt.pipeline mbt.model mbt.train
 # jpeg_quality.py chose a constant once, and soak.py takes ten minutes: they are run by hand.
 BENCHMARKS := $(filter-out benchmarks/jpeg_quality.py benchmarks/soak.py,$(sort $(wildcard benchmarks/*.py)))
+CAMPAIGN ?= films hostile_files http_behaviours disks
 UV := .venv/bin/uv pip
 COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --no-header -q --no-emit-package mbt-flax
 # Of the image's Python: that of the launcher, which pickles for it.
@@ -30,11 +31,11 @@ except ImportError as missing:
 endef
 export CHECK_PYTHON
 
-.PHONY: help demo test lint bench soak browser engines lock image clean
+.PHONY: help demo test lint bench soak campaign browser engines lock image clean
 
 help: ## list these targets
 	@echo "mbt-flax: each target makes .venv first, where it is missing or out of date."
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## clips, records, three trained models, a table and a picture (make demo CSV=my.csv: on your own clips)
 	@.venv/bin/python demo/run.py $(if $(CSV),--annotations='$(CSV)') $(if $(MEDIA_ROOT),--media_root='$(MEDIA_ROOT)')
@@ -53,6 +54,9 @@ bench: $(READY) ## each script of benchmarks/ in turn
 
 soak: $(READY) ## 2,000 and 20,000 clips built: do time per clip and memory grow? takes ten minutes
 	@.venv/bin/python benchmarks/soak.py
+
+campaign: $(READY) ## the long campaigns, whole: films, hostile files, servers, disks (as root); an hour or two (CAMPAIGN=disks: one)
+	@set -e; for name in $(CAMPAIGN); do echo "== $$name"; .venv/bin/python tests/campaigns/$$name.py; done
 
 browser: ## Chromium, in which the report is looked at; by apt, where it is missing
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
