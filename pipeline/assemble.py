@@ -94,7 +94,7 @@ class Assembly:
         columns = known.with_outcomes(valid, state, drop_removed=self._options.drop_removed)
         table = with_label_indices(plan.with_shards(columns, dataset), dataset)
         media_root, parent = self._options.selection.media_root, snapshot.latest(self._root)
-        return table, list(plan.tasks(table, dataset, datasets.identity(dataset), media_root, parent))
+        return table, list(plan.tasks(table, dataset, media_root, parent))
 
     def _check_not_throttled(self, table: pa.Table) -> None:
         """Refuses to publish a split that is small only because servers refused us.
