@@ -121,9 +121,10 @@ def _check_shards(existing: Dataset, shards: int | None) -> None:
         raise DatasetError(f"--num_shards={shards}: the shard count is fixed when a dataset is begun ({fixed})")
 
 
-def changed(before: dict, after: dict) -> list[str]:
-    """Names of the settings in which two encoders differ."""
-    return sorted({leaf.partition("=")[0] for leaf in _leaves(before) ^ _leaves(after)})
+def changed(before: Dataset, after: Dataset) -> list[str]:
+    """Names of the settings in which two ways to make records differ."""
+    one, other = (_leaves(dataset.encoder | {"index_version": dataset.index_version}) for dataset in (before, after))
+    return sorted({leaf.partition("=")[0] for leaf in one ^ other})
 
 
 def _leaves(tree: object, path: str = "") -> set[str]:

@@ -48,8 +48,8 @@ class Repair:
 
     Attributes:
       root: of the dataset.
-      encoder: how this machine makes records.
-      program: the ffmpeg that does.
+      encoder: settings of this machine's.
+      program: the ffmpeg that decodes by them.
       threads: clips decoded at a time.
       attempts: see `attempts`.
     """
@@ -129,7 +129,7 @@ class Repair:
         """
         lost = [row for row in rows if old is None or not _is_whole(old, row["id"])]
         if lost and dataset.encoder != self.encoder:
-            differs = datasets.changed(dataset.encoder, self.encoder)[0]
+            differs = datasets.changed(dataset, dataclasses.replace(dataset, encoder=self.encoder))[0]
             raise _CannotError(
                 f"it was made by another encoder ({differs} differs), by which clip {lost[0]['id']!r} cannot be "
                 "decoded any more; mbt-data build makes a snapshot by this one's"

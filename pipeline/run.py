@@ -41,7 +41,8 @@ def build(options: Options) -> Result:
     """Builds a dataset, or brings it up to date.
 
     Raises:
-      RefusedError: wrong flags, unreadable annotations, another dataset, another writer, too little disk.
+      RefusedError: wrong flags, unreadable annotations, another dataset, another writer, too little disk, or another
+        encoder and no media to use it on.
       IncompleteError: this machine failed on some shards, or fetching was stopped; the same command goes on.
     """
     started = time.monotonic()
