@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -273,6 +274,8 @@ class Manifest:
         with _as_expected(MANIFEST_FILE):
             splits = {name: _split(value) for name, value in fields["splits"].items()}
             amended = tuple(_amendment(value) for value in fields.get("amended", ()))
+            if operator.index(fields.get("encoding", 0)) < 0:
+                raise TypeError("encoding is negative")
             return cls(**fields | {"labels": tuple(fields["labels"]), "splits": splits, "amended": amended})
 
 
