@@ -35,6 +35,7 @@ from mbt.pipeline.assemble import Assembly, Result
 from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.options import Options
 from mbt.pipeline.work import Work, read_clips, read_some_clips
+from mbt.schemas.manifest import FormatError
 
 
 def build(options: Options) -> Result:
@@ -139,6 +140,7 @@ def _refusals() -> Iterator[None]:
         copies.PatternError,
         ffmpeg.FfmpegMissingError,
         canary.CanaryError,
+        FormatError,
     ) as error:
         raise RefusedError(str(error)) from error
 
