@@ -36,7 +36,7 @@ def main() -> None:
         del table
         planned = assemble.with_label_indices(plan.with_shards(columns, dataset), dataset)
         plan.write(planned, str(Path(folder) / "plan.parquet"))
-        tasks = sum(1 for _ in plan.tasks(planned, dataset, "identity", "/media"))
+        tasks = sum(1 for _ in plan.tasks(planned, dataset, "/media"))
         done = time.perf_counter()
     print(f"the table of rows: {table_mib} MiB, the plan: {planned.nbytes >> 20} MiB")
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mbt.pipeline import build as building
 from mbt.pipeline import dataset as datasets
-from mbt.pipeline import fetch, fetching, known, ledger, media, plan, snapshot, storage
+from mbt.pipeline import fetch, fetching, known, ledger, media, plan, reencoding, snapshot, storage
 from mbt.pipeline.annotations.files import split_and_path
 from mbt.pipeline.errors import IncompleteError, RefusedError
 from mbt.pipeline.work import Clips, Work
@@ -67,6 +67,7 @@ class Assembly:
             ffmpeg_path=self._options.ffmpeg,
             program=self._work.program,
         )
+        reencoding.check(self._options, clips.valid, existing, dataset)
         self._work.fetch(clips.valid)
         there = self._shard_names()
         table, tasks = self._planned(clips.valid, dataset)
@@ -94,7 +95,7 @@ class Assembly:
         columns = known.with_outcomes(valid, state, drop_removed=self._options.drop_removed)
         table = with_label_indices(plan.with_shards(columns, dataset), dataset)
         media_root, parent = self._options.selection.media_root, snapshot.latest(self._root)
-        return table, list(plan.tasks(table, dataset, datasets.identity(dataset), media_root, parent))
+        return table, list(plan.tasks(table, dataset, media_root, parent))
 
     def _check_not_throttled(self, table: pa.Table) -> None:
         """Refuses to publish a split that is small only because servers refused us.

@@ -153,6 +153,7 @@ def summary(index: shard_index.Index) -> dict:
         "lengths": index.records["length"].tolist(),
         "inputs": [digest.hex() for digest in index.records["inputs"].tolist()],
         "absent": index.absent,
+        "treatments": index.treatments,
     }
 
 

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from mbt.pipeline import catalogue, storage
+from mbt.pipeline import dataset as datasets
 from mbt.pipeline.terminal import by_count, columns, percent, shown
 from mbt.schemas.clip import Outcome
-from mbt.schemas.manifest import Manifest
+from mbt.schemas.manifest import FormatError, Manifest
 
 NOT_ANNOTATED = "not annotated"
 _COLUMNS = ("id", "split", "outcome", "reason", "start_us", "end_us", "labels")
@@ -82,11 +83,20 @@ class SplitDiff:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diff:
-    """What changed between two snapshots."""
+    """What changed between two snapshots.
+
+    Attributes:
+      before: the one.
+      after: the other.
+      splits: what changed, by split.
+      reencoded: settings of the encoder that differ, where another one made the records of the other.
+      common_path: where the clips common to both were written.
+    """
 
     before: Manifest
     after: Manifest
     splits: dict[str, SplitDiff]
+    reencoded: tuple[str, ...] = ()
     common_path: str | None = None
 
     def to_json(self) -> dict:
@@ -95,12 +105,16 @@ class Diff:
             "before": {"snapshot": self.before.snapshot, "created": self.before.created},
             "after": {"snapshot": self.after.snapshot, "created": self.after.created},
             "splits": {name: _split_json(split) for name, split in self.splits.items()},
+            "reencoded": list(self.reencoded),
             "common": self.common_path,
         }
 
     def to_text(self) -> str:
         """For a person."""
         lines = [f"{self.before.snapshot} -> {self.after.snapshot}"]
+        if self.reencoded:
+            more = f" and {len(self.reencoded) - 1} more differ" if len(self.reencoded) > 1 else " differs"
+            lines.append(f"re-encoded: another encoder made all records anew ({self.reencoded[0]}{more})")
         for name, split in self.splits.items():
             lines += _split_text(name, split)
         if self.common_path:
@@ -124,7 +138,25 @@ def diff(options: Options) -> Diff:
     splits = {split: _split_diff(split, one, other, pairs, names) for split in names.splits}
     if options.common:
         storage.write(options.common, _as_csv(other, pairs.common, names))
-    return Diff(before=before, after=after, splits=splits, common_path=options.common)
+    return Diff(
+        before=before,
+        after=after,
+        splits=splits,
+        reencoded=_reencoded(options.root, before, after),
+        common_path=options.common,
+    )
+
+
+def _reencoded(root: str, before: Manifest, after: Manifest) -> tuple[str, ...]:
+    """In which settings the encoders of two snapshots differ."""
+    try:
+        dataset = datasets.read(root)
+        if dataset is None:
+            return ()
+        one, other = dataset.as_of(before), dataset.as_of(after)
+    except (datasets.DatasetError, FormatError) as error:
+        raise catalogue.CatalogueError(str(error)) from error
+    return () if one.identity == other.identity else tuple(datasets.changed(one, other))
 
 
 class _Names:

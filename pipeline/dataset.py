@@ -1,6 +1,6 @@
 """ROOT: begun or opened, and only if it is what the command line says."""
 
-import hashlib
+import dataclasses
 import json
 import os
 import re
@@ -8,8 +8,9 @@ import re
 import pyarrow as pa
 
 from mbt.pipeline import canary, plan, storage, writer
-from mbt.schemas.index import VERSION as INDEX_VERSION
-from mbt.schemas.manifest import DATASET_FILE, Dataset, FormatError
+from mbt.pipeline.decode import RULES
+from mbt.schemas import index as shard_index
+from mbt.schemas.manifest import DATASET_FILE, Dataset, Encoding, FormatError
 
 _TMP = re.compile(r"run-\d+|shards$|purge|repair|verify")
 _OURS = {DATASET_FILE, "media", "ledger", "shards", "snapshots", "tmp"}
@@ -77,13 +78,13 @@ def begin_or_extend(
     ffmpeg_path: str | None,
     program: str,
 ) -> Dataset:
-    """The dataset for these clips: new, or the existing one with new splits and labels at the end.
+    """The dataset for these clips: new, or the existing one with new splits and labels at the end, and this encoder.
 
     Raises:
-      DatasetError: the existing one has another number of shards, another encoder or another label map.
-      CanaryError: this machine writes other bytes than those of the dataset.
+      DatasetError: the existing one has another number of shards or another label map.
+      CanaryError: this machine writes other bytes than those of the dataset, by the same encoder.
     """
-    encoder = json.loads(json.dumps(canary.encoder(ffmpeg_path)))
+    now = encoding(ffmpeg_path, program)
     in_use = plan.labels_of(table)
     official = tuple(in_use) if labels is None else labels
     counts = {split: shards or count for split, count in sorted(plan.num_shards(table).items()) if split}
@@ -93,43 +94,40 @@ def begin_or_extend(
             num_shards=counts,
             salt=name,
             labels=official,
-            encoder=encoder,
-            canary=canary.digest(program),
+            **vars(now),
         )
-    _check_same(existing, encoder, shards)
-    canary.check(program, existing.canary)
+    _check_shards(existing, shards)
+    if existing.encoder == now.encoder:
+        canary.check(program, existing.canary)
     if labels is not None and existing.labels[: len(labels)] != labels:
         raise DatasetError("the dataset was begun with another label map: choose another --output")
     new_labels = tuple(label for label in in_use if label not in set(existing.labels))
-    return Dataset(
-        name=existing.name,
-        num_shards=counts | existing.num_shards,
-        salt=existing.salt,
-        labels=existing.labels + new_labels,
-        encoder=existing.encoder,
-        canary=existing.canary,
+    extended = dataclasses.replace(
+        existing, num_shards=counts | existing.num_shards, labels=existing.labels + new_labels
     )
+    return extended.made_by(now)
 
 
-def _check_same(existing: Dataset, encoder: dict, shards: int | None) -> None:
-    if existing.encoder != encoder:
-        changed = sorted(_leaves(existing.encoder) ^ _leaves(encoder))
-        raise DatasetError(
-            f"the dataset was begun with other encoder settings ({changed[0].split('=')[0]} differs): "
-            "a dataset never mixes two; choose another --output"
-        )
+def encoding(ffmpeg_path: str | None, program: str) -> Encoding:
+    """How this program makes records."""
+    encoder = json.loads(json.dumps(canary.encoder(ffmpeg_path)))
+    digest = canary.digest(program)
+    return Encoding(encoder=encoder, canary=digest, index_version=shard_index.VERSION, rules=RULES)
+
+
+def _check_shards(existing: Dataset, shards: int | None) -> None:
     if shards is not None and any(count != shards for count in existing.num_shards.values()):
         fixed = ", ".join(f"{split} {count}" for split, count in existing.num_shards.items())
         raise DatasetError(f"--num_shards={shards}: the shard count is fixed when a dataset is begun ({fixed})")
+
+
+def changed(before: Dataset, after: Dataset) -> list[str]:
+    """Names of the settings in which two ways to make records differ."""
+    one, other = (_leaves(dataset.encoder | {"index_version": dataset.index_version}) for dataset in (before, after))
+    return sorted({leaf.partition("=")[0] for leaf in one ^ other})
 
 
 def _leaves(tree: object, path: str = "") -> set[str]:
     if isinstance(tree, dict):
         return set().union(*(_leaves(value, f"{path}.{key}".lstrip(".")) for key, value in tree.items()))
     return {f"{path}={tree!r}"}
-
-
-def identity(dataset: Dataset) -> str:
-    """Digest of everything but the clips that decides the bytes of a shard."""
-    parts = [dataset.name, dataset.encoder, dataset.canary, INDEX_VERSION]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -12,6 +12,7 @@ import numpy as np
 from mbt.pipeline import ffmpeg as process
 from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS, SAMPLE_RATE_HZ, num_frames
 
+RULES = 2  # version of the rules by which a clip is unusable: what an older one refused is tried once more
 SHORTER_SIDE = 256
 JPEG_QSCALE = 3  # docs/jpeg_quality.md
 MAX_PIXELS = 4096 * 4096
@@ -59,10 +60,11 @@ _JPEG_END = b"\xff\xd9"
 class UnusableError(ValueError):
     """The media can never become a record; the same bytes give the same reason everywhere."""
 
-    def __init__(self, reason: str, detail: str = ""):
+    def __init__(self, reason: str, detail: str = "", rule: int = RULES):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.rule = rule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ class Decoded:
       height: of a frame, pixels.
       width: of a frame, pixels.
       duration_us: of the clip; less than asked for where the media ends earlier.
+      treatments: what was done beyond the usual, sorted words such as "tone_mapped".
     """
 
     frames: Sequence[bytes]
@@ -82,6 +85,7 @@ class Decoded:
     height: int
     width: int
     duration_us: int
+    treatments: tuple[str, ...] = ()
 
 
 def settings() -> dict[str, object]:

@@ -16,6 +16,7 @@ import apache_beam as beam
 
 from mbt.pipeline import (
     availability,
+    decode,
     download,
     fetch,
     ffmpeg,
@@ -251,4 +252,5 @@ def append(writer: ledger.Writer, row: dict, attempt: int, fetched: fetch.Fetche
         media_start_us=fetched.media_start_us,
         signature=fetched.signature,
         tools=fetched.tools,
+        rule=decode.RULES if fetched.outcome == Outcome.UNUSABLE else None,
     )

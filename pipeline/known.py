@@ -10,15 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mbt.pipeline import media
+from mbt.pipeline.decode import RULES
 from mbt.pipeline.fetch import settled
 from mbt.pipeline.ledger import RELEASED, ROUND
 from mbt.pipeline.sources import media_id
 from mbt.pipeline.writer import WHOLE, Part
 from mbt.schemas.clip import Outcome
+from mbt.schemas.index import FIRST_RULES
 
 # What becomes of a row in the fetch plan, beside the row itself.
 _ASKED = ["id", "source", "start_us", "end_us"]
 _ROWS_AT_A_TIME = 1024
+_NO_RULE = pa.scalar(None, pa.int32())
 _REMOVED = [Outcome.GONE.value, Outcome.RESTRICTED.value]
 _CARRIED = ["outcome", "signature", "digest", "media", "media_start_us"]
 _TEXTS = ["outcome", "reason", "detail", "media", "digest", "signature"]
@@ -49,6 +52,7 @@ def of(table: pa.Table, state: pa.Table) -> pa.Table:
     same = pc.fill_null(same, False)
     columns = {name: pc.if_else(same, pc.fill_null(found[name], ""), "") for name in _TEXTS}
     columns["media_start_us"] = pc.if_else(same, pc.fill_null(found["media_start_us"], 0), 0)
+    columns["rule"] = pc.fill_null(found["rule"], FIRST_RULES)
     columns |= {name: found[name] for name in ("time", "run", "attempt")}
     return pa.table(columns)
 
@@ -66,6 +70,12 @@ def is_there(known: pa.Table, *, drop_removed: bool = False) -> pa.ChunkedArray:
     return pc.and_(fetched, pc.invert(pc.is_in(known["outcome"], value_set=pa.array(_REMOVED))))
 
 
+def is_outdated(known: pa.Table) -> pa.ChunkedArray:
+    """Which clips older rules refused, that are to be tried once more."""
+    refused = pc.and_(pc.equal(known["outcome"], Outcome.UNUSABLE.value), pc.less(known["rule"], RULES))
+    return pc.and_(refused, pc.invert(is_there(known)))
+
+
 def with_outcomes(table: pa.Table, state: pa.Table, *, drop_removed: bool = False) -> dict[str, pa.ChunkedArray]:
     """The columns of `table`, with what the ledger says of each clip; one that was fetched is ok."""
     known = of(table, state)
@@ -75,6 +85,7 @@ def with_outcomes(table: pa.Table, state: pa.Table, *, drop_removed: bool = Fals
         columns[name] = pc.if_else(there, "", known[name])
     tried = pc.if_else(pc.equal(known["outcome"], ""), Outcome.NOT_TRIED.value, known["outcome"])
     columns["outcome"] = pc.if_else(there, Outcome.OK.value, tried)
+    columns["rule"] = pc.if_else(pc.equal(columns["outcome"], Outcome.UNUSABLE.value), known["rule"], _NO_RULE)
     # Local media lie where the source says; half of the digest is as good, and both are millions of long strings.
     columns["media"] = pc.if_else(pc.equal(known["media"], table["source"]), "", known["media"])
     columns["media_start_us"] = known["media_start_us"]
@@ -157,11 +168,12 @@ def _left(
     if every:
         return pc.invert(there), _nowhere(known)
     if recheck is None:
-        return pc.invert(pc.and_(remote, pc.or_(there, _is_settled(known, fetched)))), _nowhere(known)
+        settled_ = pc.and_(_is_settled(known, fetched), pc.invert(is_outdated(known)))
+        return pc.invert(pc.and_(remote, pc.or_(there, settled_))), _nowhere(known)
     old = pc.fill_null(pc.less(known["time"], pa.scalar(recheck.before, known["time"].type)), False)
     named = pc.and_(old, pc.is_in(known["outcome"], value_set=pa.array(sorted(recheck.outcomes), pa.string())))
     new = pc.equal(known["outcome"], "")
-    again = pc.and_(named, pc.invert(fetched))
+    again = pc.or_(pc.and_(named, pc.invert(fetched)), is_outdated(known))
     return (
         pc.or_(pc.or_(new, lost), pc.or_(again, pc.invert(remote))),
         pc.and_(pc.and_(named, there), remote),

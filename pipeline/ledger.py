@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,6 +45,7 @@ ATTEMPTS = pa.schema(
         ("media_start_us", pa.int64()),  # which time of the source is the media's zero
         ("signature", pa.string()),  # size and modification time of a local file; or `RELEASED`
         ("tools", pa.string()),
+        ("rule", pa.int32()),  # of what is unusable: version of the rules that say so; 1 where that is not said
     ]
 )
 # A reason that alone proves nothing: YouTube says it of videos that are gone, and of good ones to guests it dislikes.
@@ -56,7 +57,7 @@ RELEASED = "released"  # signature of media that were deleted once they were in 
 
 _STATE_COLUMNS = [
     *("clip_id", "run", "attempt", "time", "source", "start_us", "end_us", "outcome", "reason", "detail"),
-    *("digest", "media", "media_start_us", "signature"),
+    *("digest", "media", "media_start_us", "signature", "rule"),
 ]
 
 
@@ -178,12 +179,20 @@ def _read_run(folder: str, columns: list[str] | None) -> list[pa.Table]:
     try:
         for path, data in zip(paths, _contents(paths), strict=True):
             try:
-                parts.append(parquet.table(data, columns))
+                parts.append(_as_attempts(parquet.table(data, columns), columns or ATTEMPTS.names))
             except pa.ArrowException:
                 print(f"mbt-data: {path} is damaged: its attempts are not known any more", file=sys.stderr)
     except FileNotFoundError:
         return _read_run(folder, columns)  # a writer put it together with others since it was listed
     return parts
+
+
+def _as_attempts(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The table with these columns; what an older version did not write yet is null."""
+    for name in names:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), ATTEMPTS.field(name).type))
+    return table.select(list(names))
 
 
 def _contents(paths: list[str]) -> Iterator[bytes]:

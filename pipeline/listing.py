@@ -81,6 +81,7 @@ class SplitShown:
       shortest_s: of the shortest record.
       longest_s: of the longest.
       lost: number of lost clips by "outcome/reason".
+      treatments: records by how their media were treated beyond the usual.
       mel_mean: of all spectrogram values.
       mel_stddev: likewise.
       classes: that have annotated clips.
@@ -97,6 +98,7 @@ class SplitShown:
     shortest_s: float
     longest_s: float
     lost: dict[str, int]
+    treatments: dict[str, int]
     mel_mean: float
     mel_stddev: float
     classes: int
@@ -201,6 +203,7 @@ def _split_shown(manifest: Manifest, name: str, counts: tally.SplitTally) -> Spl
         shortest_s=split.shortest_s,
         longest_s=split.longest_s,
         lost=split.lost,
+        treatments=split.treatments,
         mel_mean=split.mel_mean,
         mel_stddev=split.mel_stddev,
         classes=len(annotated),
@@ -243,6 +246,7 @@ def _split_lines(name: str, split: SplitShown) -> Iterator[str]:
         f"{split.shards} shards, {size(split.bytes)}"
     )
     yield from _reason_lines(split.lost)
+    yield from (f"  {count} clips {shown(word)}" for word, count in by_count(split.treatments))
     yield f"  spectrogram mean {split.mel_mean:.4f}, standard deviation {split.mel_stddev:.4f}"
     yield f"  {split.classes} classes, {split.empty_classes} of them without a record"
     for title, classes in (("most", split.most), ("fewest", split.fewest)):

@@ -51,8 +51,9 @@ def _has_counts(split: Split, rows: pa.Table) -> bool:
     outcomes = rows.group_by(["outcome", "reason"]).aggregate([([], "count_all")]).to_pylist()
     lost = {f"{row['outcome']}/{row['reason']}": row["count_all"] for row in outcomes}
     num_records = lost.pop(f"{Outcome.OK}/", 0)
-    said = (split.num_clips, split.num_records, split.lost)
-    return said == (len(rows), num_records, lost) and num_records == sum(shard.num_records for shard in split.shards)
+    said = (split.num_clips, split.num_records, split.lost, split.treatments)
+    there = (len(rows), num_records, lost, snapshot.treatments(rows))
+    return said == there and num_records == sum(shard.num_records for shard in split.shards)
 
 
 def _has_statistics(root: str, split: Split, labels: tuple[str, ...]) -> bool:

@@ -21,6 +21,7 @@ class Options:
       recheck: outcomes to ask about again, or None: whatever is not settled.
       older_than_s: age of the newest word from which on it is asked again.
       drop_removed: leave clips out that were fetched and are not online any more.
+      reencode: fetch again what must be made anew by another encoder and has no media.
       num_shards: per split, or None for the default.
       snapshot: name of the snapshot, or None for the time.
       ffmpeg: path of another ffmpeg, or None.
@@ -40,6 +41,7 @@ class Options:
     recheck: frozenset[str] | None = None
     older_than_s: float = 0.0
     drop_removed: bool = False
+    reencode: bool = False
     num_shards: int | None = None
     snapshot: str | None = None
     ffmpeg: str | None = None

@@ -56,7 +56,7 @@ class Task:
       first_row: of the plan.
       num_rows: clips that belong here, with media or not.
       fingerprint: digest of every input of every record.
-      identity: digest of everything but the clips that decides the shard's bytes.
+      identity: digest of everything but the clips that decides the bytes of a record.
       predecessor: stem of the same shard in the snapshot before, from which records are taken over; or None.
     """
 
@@ -80,9 +80,9 @@ def stem(split: str, shard: int, num_shards: int, fingerprint: str) -> str:
     return f"{split}-{shard:05d}-of-{num_shards:05d}-{fingerprint}"
 
 
-def fingerprint(identity: str, split: str, shard: int, num_shards: int, inputs: Iterable[bytes]) -> str:
+def fingerprint(shard_identity: str, split: str, shard: int, num_shards: int, inputs: Iterable[bytes]) -> str:
     """Digest of a shard's inputs: those of its clips, in the order of their keys, and what all clips share."""
-    digest = hashlib.sha256(f"{identity}\n{split}\n{shard}\n{num_shards}\n".encode())
+    digest = hashlib.sha256(f"{shard_identity}\n{split}\n{shard}\n{num_shards}\n".encode())
     for clip in inputs:
         digest.update(clip)
     return digest.hexdigest()[:20]
@@ -247,19 +247,17 @@ def read_rows(path: str, first_row: int, num_rows: int) -> list[dict]:
     return table.slice(first_row % ROW_GROUP_ROWS, num_rows).to_pylist()
 
 
-def tasks(
-    table: pa.Table, dataset: Dataset, identity: str, media_root: str, parent: Manifest | None = None
-) -> Iterator[Task]:
+def tasks(table: pa.Table, dataset: Dataset, media_root: str, parent: Manifest | None = None) -> Iterator[Task]:
     """One task per shard of every split, empty shards too.
 
     Args:
       table: the sorted plan.
-      dataset: says how many shards a split has.
-      identity: digest of everything but the clips that decides a shard's bytes.
+      dataset: says how many shards a split has, and how records are made.
       media_root: what paths in the records are relative to.
       parent: the snapshot whose records are taken over where they are still the same.
     """
     ranges = _shard_ranges(table)
+    identity, shard_identity = dataset.identity, dataset.shard_identity
     for split in sorted(dataset.num_shards):
         total = dataset.num_shards[split]
         for shard in range(total):
@@ -271,7 +269,7 @@ def tasks(
                 num_shards=total,
                 first_row=first,
                 num_rows=count,
-                fingerprint=fingerprint(identity, split, shard, total, inputs),
+                fingerprint=fingerprint(shard_identity, split, shard, total, inputs),
                 identity=identity,
                 predecessor=_predecessor(parent, split, shard, total),
             )

@@ -42,6 +42,7 @@ class Record:
       width: pixels.
       mel_sum: over all valid spectrogram values.
       mel_sum_of_squares: likewise.
+      treatments: see `Decoded`; they do not stand in the payload.
     """
 
     payload: bytes
@@ -52,12 +53,14 @@ class Record:
     width: int
     mel_sum: float
     mel_sum_of_squares: float
+    treatments: tuple[str, ...] = ()
 
 
 def encode(context: Context, decoded: Decoded) -> Record:
     """The record of a decoded clip, under the keys of `mbt.schemas.example.KEYS`."""
     mel = log_mel(decoded.pcm, num_mel_rows(decoded.duration_us))
-    return _assembled(context, decoded.frames, mel, (decoded.height, decoded.width), decoded.duration_us)
+    record = _assembled(context, decoded.frames, mel, (decoded.height, decoded.width), decoded.duration_us)
+    return dataclasses.replace(record, treatments=decoded.treatments)
 
 
 def relabelled(context: Context, old: Record) -> Record:
@@ -66,7 +69,8 @@ def relabelled(context: Context, old: Record) -> Record:
     mel = np.frombuffer(b"".join(values[old.num_frames :]), "<f4").reshape(-1, MEL_BINS)[: old.num_mel_rows]
     times = SequenceExample.FromString(old.payload).context.feature
     start_us, end_us = (times[f"clip/{end}/timestamp"].int64_list.value[0] for end in ("start", "end"))
-    return _assembled(context, values[: old.num_frames], mel, (old.height, old.width), end_us - start_us)
+    record = _assembled(context, values[: old.num_frames], mel, (old.height, old.width), end_us - start_us)
+    return dataclasses.replace(record, treatments=old.treatments)
 
 
 def _assembled(

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mbt.pipeline import dataset as datasets
 from mbt.pipeline import decode, ledger, media, plan, shard_file, storage
@@ -48,14 +48,14 @@ class Repair:
 
     Attributes:
       root: of the dataset.
-      dataset: what is fixed.
-      program: the ffmpeg that decodes as the dataset's canary asks.
+      encoder: settings of this machine's.
+      program: the ffmpeg that decodes by them.
       threads: clips decoded at a time.
       attempts: see `attempts`.
     """
 
     root: str
-    dataset: Dataset
+    encoder: dict
     program: str
     threads: int
     attempts: dict[str, list[Media]]
@@ -70,17 +70,20 @@ class Repair:
         """
         stem = shard_file.stem_of(listed.shard.path)
         try:
-            media_root, made = self._rows([row for row in rows if row["inputs"]], labels)
+            dataset = listed.dataset
+            media_root, made = self._rows(dataset, [row for row in rows if row["inputs"]], labels)
             old = self._old(listed.shard, made)
             with old or contextlib.nullcontext():
-                self._check_media(made, old)
+                self._check_media(dataset, made, old)
                 builder = Builder(
                     root=self.root,
-                    dataset_name=self.dataset.name,
+                    dataset_name=dataset.name,
                     media_root=media_root,
                     program=self.program,
                     threads=self.threads,
                     time_limit_s=decode.TIME_LIMIT_S,
+                    rules=dataset.rules,
+                    index_version=dataset.index_version,
                 )
                 builder.rebuild(stem, made, old, listed.shard)
         except (_CannotError, OtherBytesError, WorkerTroubleError, OSError) as error:
@@ -89,11 +92,11 @@ class Repair:
             return storage.said(error)
         return ""
 
-    def _rows(self, rows: list[dict], labels: Sequence[str]) -> tuple[str, list[dict]]:
+    def _rows(self, dataset: Dataset, rows: list[dict], labels: Sequence[str]) -> tuple[str, list[dict]]:
         """The rows as the build had them, with media and digests, and what their paths are relative to."""
         position = {label: index for index, label in enumerate(labels)}
         rows = [row | {"label_indices": [position[label] for label in row["labels"]]} for row in rows]
-        identity, missing = datasets.identity(self.dataset), ""
+        identity, missing = dataset.identity, ""
         for media_root in _media_roots(rows):
             made = []
             for row in rows:
@@ -119,12 +122,21 @@ class Repair:
         except FileNotFoundError:
             return None
 
-    def _check_media(self, rows: list[dict], old: ShardFile | None) -> None:
-        """Refuses where a record must be decoded anew, and its media are not there or are others now."""
+    def _check_media(self, dataset: Dataset, rows: list[dict], old: ShardFile | None) -> None:
+        """Refuses where a record must be decoded anew, and that is not possible as it was.
+
+        Its media may not be there or be others now, or the shard is of an encoder that is not this one's.
+        """
+        lost = [row for row in rows if old is None or not _is_whole(old, row["id"])]
+        if lost and dataset.encoder != self.encoder:
+            differs = datasets.changed(dataset, dataclasses.replace(dataset, encoder=self.encoder))[0]
+            raise _CannotError(
+                f"it was made by another encoder ({differs} differs), by which clip {lost[0]['id']!r} cannot be "
+                "decoded any more; mbt-data build makes a snapshot by this one's"
+            )
         why = []
-        for row in rows:
-            if old is None or not _is_whole(old, row["id"]):
-                why += self._not_there(row)
+        for row in lost:
+            why += self._not_there(row)
         if why:
             raise _CannotError("; ".join(why))
 
@@ -170,6 +182,7 @@ def salvaged(root: str, stem: str, rows: list[dict]) -> shard_index.Index:
         for place in of_rows(rows):
             if (record := _record(file, place)) is not None:
                 row = by_id[place.clip_id]
+                record = dataclasses.replace(record, treatments=tuple(row.get("treatments") or ()))
                 entry = Entry(
                     id=row["id"],
                     labels=row["label_indices"],
@@ -183,8 +196,9 @@ def salvaged(root: str, stem: str, rows: list[dict]) -> shard_index.Index:
     return shard_index.Index(**parts.arrays(), ids=tuple(ids), absent=tuple(absent))
 
 
-def _absent(row: dict) -> dict[str, str]:
+def _absent(row: dict) -> dict[str, Any]:
     said = {name: row[name] for name in ("id", "outcome", "reason", "detail")}
+    said["rule"] = row.get("rule", shard_index.FIRST_RULES)
     return said | {name: row[name].hex() for name in ("inputs", "content")}
 
 

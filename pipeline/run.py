@@ -35,13 +35,15 @@ from mbt.pipeline.assemble import Assembly, Result
 from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.options import Options
 from mbt.pipeline.work import Work, read_clips, read_some_clips
+from mbt.schemas.manifest import FormatError
 
 
 def build(options: Options) -> Result:
     """Builds a dataset, or brings it up to date.
 
     Raises:
-      RefusedError: wrong flags, unreadable annotations, another dataset, another writer, too little disk.
+      RefusedError: wrong flags, unreadable annotations, another dataset, another writer, too little disk, or another
+        encoder and no media to use it on.
       IncompleteError: this machine failed on some shards, or fetching was stopped; the same command goes on.
     """
     started = time.monotonic()
@@ -140,6 +142,7 @@ def _refusals() -> Iterator[None]:
         copies.PatternError,
         ffmpeg.FfmpegMissingError,
         canary.CanaryError,
+        FormatError,
     ) as error:
         raise RefusedError(str(error)) from error
 

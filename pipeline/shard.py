@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from mbt.pipeline import media, shard_file, storage
-from mbt.pipeline.decode import UnusableError, decode
+from mbt.pipeline.decode import RULES, UnusableError, decode
 from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.record import Context, Record, encode, relabelled
@@ -62,6 +62,8 @@ class Builder:
       program: the ffmpeg to run.
       threads: clips decoded at a time.
       time_limit_s: of one clip's decoding.
+      rules: what older ones than these refused is tried once more.
+      index_version: of the shards' indices.
       on_clip: called with the outcome of each clip as soon as it is known.
     """
 
@@ -71,6 +73,8 @@ class Builder:
     program: str
     threads: int
     time_limit_s: float
+    rules: int = RULES
+    index_version: int = shard_index.VERSION
     on_clip: Callable[[str], None] = lambda outcome: None
 
     def build(self, task: Task, rows: list[dict]) -> Built:
@@ -93,7 +97,7 @@ class Builder:
         old = shard_file.open_shard(self.root, task.predecessor) if task.predecessor else None
         present = [row for row in rows if row["outcome"] == Outcome.OK]
         with old or contextlib.nullcontext():
-            if wanted := [row["id"] for row in present if not _has_media(row) and not _is_held(row, old)]:
+            if wanted := [row["id"] for row in present if not _has_media(row) and not self._is_held(row, old)]:
                 raise MediaWantedError(wanted)
             return self.rebuild(task.stem, present, old)
 
@@ -105,7 +109,8 @@ class Builder:
         """
         counts: collections.Counter = collections.Counter()
         entries = self._entries(rows, old, counts)
-        return Built(index=shard_file.write(self.root, stem, entries, expected), counts=counts)
+        index = shard_file.write(self.root, stem, entries, expected, self.index_version)
+        return Built(index=index, counts=counts)
 
     def _entries(self, rows: list[dict], old: ShardFile | None, counts: collections.Counter) -> Iterator[Entry]:
         for how, entry in self._in_order(rows, old):
@@ -136,10 +141,10 @@ class Builder:
 
     def _taken_over(self, row: dict, old: ShardFile | None) -> tuple[str, Record | UnusableError] | None:
         """What the old shard has of a clip, if that is still true and its bytes are whole."""
-        if old is None or not _is_held(row, old):
+        if old is None or not self._is_held(row, old):
             return None
         if (clip := old.absent.get(row["id"])) is not None:
-            return COPIED, UnusableError(clip["reason"], clip["detail"])
+            return COPIED, UnusableError(clip["reason"], clip["detail"], clip["rule"])
         return self._taken_record(row, old, old.places[row["id"]])
 
     def _taken_record(self, row: dict, old: ShardFile, place: int) -> tuple[str, Record] | None:
@@ -150,6 +155,15 @@ class Builder:
         if old.index.records[place]["inputs"].tobytes() == row["inputs"]:
             return COPIED, record
         return RELABELLED, relabelled(self._context(row), record)
+
+    def _is_held(self, row: dict, old: ShardFile | None) -> bool:
+        """Whether the old shard has a clip, made of the same media, and not refused by older rules, which may err."""
+        if old is None:
+            return False
+        if (clip := old.absent.get(row["id"])) is not None:
+            return clip["content"] == row["content"].hex() and clip["rule"] >= self.rules
+        place = old.places.get(row["id"])
+        return place is not None and old.index.records[place]["content"].tobytes() == row["content"]
 
     def _decoded(self, row: dict) -> Record | UnusableError:
         if not _has_media(row):
@@ -198,13 +212,3 @@ class Builder:
 def _has_media(row: dict) -> bool:
     """Whether there is a file to decode: in the store, or in place on this machine."""
     return not row.get("released", False)
-
-
-def _is_held(row: dict, old: ShardFile | None) -> bool:
-    """Whether the old shard has a clip, made of the same media."""
-    if old is None:
-        return False
-    if (clip := old.absent.get(row["id"])) is not None:
-        return clip["content"] == row["content"].hex()
-    place = old.places.get(row["id"])
-    return place is not None and old.index.records[place]["content"].tobytes() == row["content"]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import google_crc32c
 import numpy as np
 
-from mbt.pipeline import dataset as datasets
 from mbt.pipeline import jpegs, plan, storage
 from mbt.pipeline.record import Record, of_example, parse
 from mbt.pipeline.shard_file import read_framed, unframed
@@ -44,6 +43,7 @@ class Listed:
       number: of the shard.
       num_shards: of the split.
       rows: by snapshot, the rows of the clip table that belong to the shard, in its order; None without a table.
+      dataset: as it was when these snapshots were made.
     """
 
     shard: Shard
@@ -51,6 +51,7 @@ class Listed:
     number: int
     num_shards: int
     rows: dict[str, list[dict] | None]
+    dataset: Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +83,11 @@ class Checker:
 
     Attributes:
       root: of the dataset.
-      dataset: what is fixed.
       program: the ffmpeg that decodes the JPEGs.
       on_bytes: called with the size of each part that was read.
     """
 
     root: str
-    dataset: Dataset
     program: str
     on_bytes: Callable[[int], object] = lambda count: None
 
@@ -117,7 +116,7 @@ class Checker:
             wrong.append("the checksum is not the manifest's")
         if len(index.records) != shard.num_records or index.shard_bytes != shard.bytes:
             wrong.append("it is about another shard file than the manifest's")
-        if fingerprint(self.dataset, listed, index.inputs()) != shard.fingerprint:
+        if fingerprint(listed, index.inputs()) != shard.fingerprint:
             wrong.append("the inputs of its clips do not give the fingerprint in the manifest")
         return index, [Problem(file=shard.index_path, detail=detail) for detail in wrong]
 
@@ -146,11 +145,12 @@ class Checker:
         return [Problem(file=shard.path, detail=detail, clips=tuple(clips)) for detail, clips in found.items()]
 
 
-def fingerprint(dataset: Dataset, listed: Listed, inputs: dict[str, bytes]) -> str:
+def fingerprint(listed: Listed, inputs: dict[str, bytes]) -> str:
     """What the plan gives for a shard of clips with these inputs."""
+    dataset = listed.dataset
     order = sorted(inputs, key=lambda clip: (plan.clip_key(dataset.salt, clip), clip))
     digests = (inputs[clip] for clip in order)
-    return plan.fingerprint(datasets.identity(dataset), listed.split, listed.number, listed.num_shards, digests)
+    return plan.fingerprint(dataset.shard_identity, listed.split, listed.number, listed.num_shards, digests)
 
 
 def _record(framed: bytes, place: Range, index: shard_index.Index | None, program: str) -> Iterator[str]:
@@ -198,13 +198,16 @@ def _disagreement(index: shard_index.Index, rows: Sequence[dict]) -> str:
     """How the clip table differs from the index, or nothing."""
     inputs = index.inputs()
     there = [row for row in rows if row["outcome"] == Outcome.OK]
-    absent = {row["id"]: row["reason"] for row in rows if row["outcome"] != Outcome.OK and row["inputs"]}
+    refused = [row for row in rows if row["outcome"] != Outcome.OK and row["inputs"]]
+    absent = {row["id"]: (row["reason"], row.get("rule", shard_index.FIRST_RULES)) for row in refused}
     if [row["id"] for row in there] != list(index.ids):
         return "its records are not the clips that the table has there"
-    if absent != {clip["id"]: clip["reason"] for clip in index.absent}:
+    if absent != {clip["id"]: (clip["reason"], clip["rule"]) for clip in index.absent}:
         return "the clips without a record are not those that the table has there"
     for place, row in enumerate(there):
         said = (row["record"], row["offset"], row["length"], row["inputs"])
         if said != (place, *index.records[place][["offset", "length"]].item(), inputs[row["id"]]):
             return f"clip {row['id']} lies elsewhere, or is made from other inputs, than the table says"
+        if tuple(row.get("treatments") or ()) != index.treatments.get(row["id"], ()):
+            return f"clip {row['id']} was treated otherwise than the table says"
     return ""

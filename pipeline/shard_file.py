@@ -6,7 +6,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -45,7 +45,13 @@ class Entry:
     made: Record | UnusableError
 
 
-def write(root: str, stem: str, entries: Iterable[Entry], expected: Shard | None = None) -> shard_index.Index:
+def write(
+    root: str,
+    stem: str,
+    entries: Iterable[Entry],
+    expected: Shard | None = None,
+    index_version: int = shard_index.VERSION,
+) -> shard_index.Index:
     """Writes a shard and its index, complete and under their final names.
 
     Args:
@@ -53,6 +59,7 @@ def write(root: str, stem: str, entries: Iterable[Entry], expected: Shard | None
       stem: file name without extension.
       entries: in the order of the shard.
       expected: what must come out, where that is known.
+      index_version: of the index; an older one where an older snapshot's shard is made again.
 
     Raises:
       OtherBytesError: something else than `expected` came out.
@@ -60,7 +67,7 @@ def write(root: str, stem: str, entries: Iterable[Entry], expected: Shard | None
     """
     attempt = storage.join(root, "tmp", FOLDER, f"{stem}-{uuid.uuid4().hex}")
     try:
-        index = _write_records(attempt + ".tfrecord", entries)
+        index = dataclasses.replace(_write_records(attempt + ".tfrecord", entries), version=index_version)
         _read_back(attempt + ".tfrecord", index)
         data = shard_index.dump(index)
         _check(stem, index, data, expected)
@@ -93,7 +100,7 @@ def existing(root: str, stem: str) -> shard_index.Index | None:
 
 def _write_records(path: str, entries: Iterable[Entry]) -> shard_index.Index:
     checksum = google_crc32c.Checksum()
-    absent: list[dict[str, str]] = []
+    absent: list[dict[str, Any]] = []
     ids: list[str] = []
     parts = IndexParts()
     offset = 0
@@ -118,12 +125,13 @@ def _write_records(path: str, entries: Iterable[Entry]) -> shard_index.Index:
     )
 
 
-def _absent(entry: Entry, error: UnusableError) -> dict[str, str]:
+def _absent(entry: Entry, error: UnusableError) -> dict[str, Any]:
     return {
         "id": entry.id,
         "outcome": Outcome.UNUSABLE.value,
         "reason": error.reason,
         "detail": error.detail,
+        "rule": error.rule,
         "inputs": entry.inputs.hex(),
         "content": entry.content.hex(),
     }
@@ -136,6 +144,7 @@ class IndexParts:
         self._records: list[tuple] = []
         self._pieces: list[np.ndarray] = []
         self._labels: list[int] = []
+        self._treatments: dict[str, tuple[str, ...]] = {}
         self._num_pieces = 0
 
     def add(self, offset: int, entry: Entry, record: Record) -> None:
@@ -162,6 +171,8 @@ class IndexParts:
         )
         self._pieces.append(pieces)
         self._labels += entry.labels
+        if record.treatments:
+            self._treatments[entry.id] = record.treatments
         self._num_pieces += len(pieces)
 
     def arrays(self) -> dict:
@@ -170,6 +181,7 @@ class IndexParts:
             "records": np.array(self._records, shard_index.RECORD),
             "pieces": np.concatenate([np.empty(0, shard_index.PIECE), *self._pieces]),
             "labels": np.array(self._labels, np.int32),
+            "treatments": self._treatments,
         }
 
 
@@ -240,7 +252,7 @@ class ShardFile:
         """A clip that has no record, with the reason."""
         clip = self.absent[clip_id]
         inputs, content = (bytes.fromhex(clip[name]) for name in ("inputs", "content"))
-        made = UnusableError(clip["reason"], clip["detail"])
+        made = UnusableError(clip["reason"], clip["detail"], clip["rule"])
         return Entry(id=clip_id, labels=[], inputs=inputs, content=content, made=made)
 
     def record(self, place: int) -> Record:
@@ -258,6 +270,7 @@ class ShardFile:
             width=int(row["width"]),
             mel_sum=float(row["mel_sum"]),
             mel_sum_of_squares=float(row["mel_sum_of_squares"]),
+            treatments=self.index.treatments.get(self.index.ids[place], ()),
         )
 
     def read(self, offset: int, length: int) -> bytes:

@@ -43,6 +43,8 @@ CLIP_ROWS = pa.schema(
         ("offset", pa.int64()),
         ("length", pa.int64()),
         ("inputs", pa.binary(shard_index.DIGEST_BYTES)),  # digest of all that the record is made from
+        ("treatments", pa.list_(pa.string())),  # of a record's media, beyond the usual; see `Decoded`
+        ("rule", pa.int32()),  # of what is unusable: version of the rules that say so
     ]
 )
 
@@ -55,6 +57,7 @@ class Tally:
     num_clips: int = 0
     num_records: int = 0
     lost: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    treatments: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
     def split(self, statistics: Statistics, labels: tuple[str, ...]) -> Split:
         """What the manifest says of the split."""
@@ -63,6 +66,7 @@ class Tally:
             num_clips=self.num_clips,
             num_records=self.num_records,
             lost=dict(sorted(self.lost.items())),
+            treatments=dict(sorted(self.treatments.items())),
             **statistics.of_split(labels),
         )
 
@@ -135,6 +139,7 @@ def publish(
         tool_versions={tool: metadata.version(tool) for tool in _TOOLS},
         unassigned=dict(sorted(unassigned.items())),
         clips_sha256=hashlib.sha256(clips).hexdigest(),
+        encoding=len(dataset.former),
     )
     if parent is not None and _same(parent, manifest):
         return parent, False
@@ -174,7 +179,8 @@ def _placed(row: dict, shard: int, result: dict, places: dict[str, int], absent:
     if (record := places.get(row["id"])) is not None:
         place = {"record": record, "offset": result["offsets"][record], "length": result["lengths"][record]}
         inputs = bytes.fromhex(result["inputs"][record])
-        return row | place | {"shard": shard, "outcome": Outcome.OK.value, "reason": "", "detail": "", "inputs": inputs}
+        made = {"inputs": inputs, "treatments": result["treatments"].get(row["id"], []), "rule": None}
+        return row | place | made | {"shard": shard, "outcome": Outcome.OK.value, "reason": "", "detail": ""}
     if (clip := absent.get(row["id"])) is not None:
         return row | clip | {"shard": shard, "inputs": bytes.fromhex(clip["inputs"])}
     return row | {"shard": shard}
@@ -190,7 +196,18 @@ def _tallied(rows: Iterable[dict], tallies: dict[str, Tally], unassigned: collec
         if tally is not None:
             tally.num_clips += 1
             tally.num_records += row["outcome"] == Outcome.OK
+            tally.treatments.update(row.get("treatments") or ())
         yield {name: row.get(name) for name in names}
+
+
+def treatments(table: pa.Table) -> dict[str, int]:
+    """How many rows of a clip table have which treatment; older tables say nothing of it."""
+    if "treatments" not in table.column_names:
+        return {}
+    words: collections.Counter = collections.Counter()
+    for chunk in table["treatments"].chunks:
+        words.update({word["values"]: word["counts"] for word in chunk.flatten().value_counts().to_pylist()})
+    return dict(sorted(words.items()))
 
 
 def _take(rows: Iterator[dict], count: int) -> pa.Table | None:

@@ -5,8 +5,10 @@ import dataclasses
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mbt.pipeline import known, ledger, media
+from mbt.pipeline import catalogue, known, ledger, media, snapshot
+from mbt.pipeline.decode import RULES
 from mbt.schemas.clip import Outcome
+from mbt.schemas.index import FIRST_RULES
 
 COMMONEST = 10
 # What another run would try again without waiting for the world to change.
@@ -22,6 +24,7 @@ class Status:
       reasons: by split, the commonest reasons (outcome, reason, clips) of clips that are not there.
       num_removed: clips that are there, but not online when they were last asked for.
       num_missing: of these, clips whose media are not in the store any more.
+      num_outdated: clips that older rules refused, and that the next build tries once more.
       num_left: clips that another run would try, besides those that are restricted.
       clips_per_second: of the newest run, or None.
       notes: about the annotations.
@@ -31,6 +34,7 @@ class Status:
     reasons: dict[str, list[tuple[str, str, int]]]
     num_removed: int
     num_missing: int
+    num_outdated: int
     num_left: int
     clips_per_second: float | None
     notes: tuple[str, ...]
@@ -55,7 +59,9 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) ->
             pa.table({name: invalid[name] for name in names}),
         ]
     )
-    num_missing = pc.sum(missing).as_py() or 0
+    num_missing = _count(missing)
+    outdated = known.is_outdated(found)
+    may_be_built = pc.or_(there, pc.equal(found["outcome"], ""))
     counts = rows.group_by(list(names)).aggregate([([], "count_all")]).to_pylist()
     splits: dict[str, dict[str, int]] = {}
     reasons: dict[str, list[tuple[str, str, int]]] = {}
@@ -68,11 +74,27 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) ->
         splits=splits,
         reasons={split: found[:COMMONEST] for split, found in reasons.items()},
         num_missing=num_missing,
-        num_removed=pc.sum(pc.and_(there, pc.not_equal(found["outcome"], Outcome.OK.value))).as_py() or 0,
-        num_left=sum(split[outcome] for split in splits.values() for outcome in _LEFT) + num_missing,
+        num_removed=_count(pc.and_(there, pc.not_equal(found["outcome"], Outcome.OK.value))),
+        num_outdated=_count(pc.or_(outdated, pc.and_(may_be_built, _is_refused(valid, root)))),
+        num_left=sum(split[outcome] for split in splits.values() for outcome in _LEFT) + num_missing + _count(outdated),
         clips_per_second=rate(root),
         notes=notes,
     )
+
+
+def _count(mask: pa.ChunkedArray) -> int:
+    return pc.sum(mask).as_py() or 0
+
+
+def _is_refused(valid: pa.Table, root: str) -> pa.ChunkedArray:
+    """Which clips are no records of the newest snapshot because older rules refused them."""
+    newest = snapshot.latest(root)
+    if newest is None:
+        return pa.chunked_array([pa.repeat(False, len(valid))])
+    rows = catalogue.clip_table(root, newest, ["id", "outcome", "rule"])
+    rules = rows["rule"] if "rule" in rows.column_names else pa.chunked_array([pa.repeat(FIRST_RULES, len(rows))])
+    refused = pc.and_(pc.equal(rows["outcome"], Outcome.UNUSABLE.value), pc.less(rules, RULES))
+    return pc.is_in(valid["id"], value_set=rows.filter(refused)["id"].combine_chunks())
 
 
 def rate(root: str) -> float | None:

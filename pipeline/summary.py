@@ -45,6 +45,7 @@ def _build_json(result: Result) -> dict:
             name: {"clips": split.num_clips, "records": split.num_records, "lost": split.lost}
             for name, split in result.manifest.splits.items()
         },
+        "treatments": {name: split.treatments for name, split in result.manifest.splits.items() if split.treatments},
         "unassigned": result.manifest.unassigned,
     }
 
@@ -58,6 +59,7 @@ def _build_text(result: Result, options: Options) -> str:
             f"{len(split.shards)} shards, {size(split.bytes)}"
         )
         lines += [f"  {count:>8}  {reason}" for reason, count in by_count(split.lost)]
+        lines += [f"  {count} clips {word}" for word, count in by_count(split.treatments)]
     if manifest.unassigned:
         lines.append("rows whose split could not be read:")
         lines += [f"  {count:>8}  {reason}" for reason, count in by_count(manifest.unassigned)]
@@ -84,6 +86,7 @@ def _status_json(status: Status) -> dict:
         },
         "no_longer_online": status.num_removed,
         "media_missing": status.num_missing,
+        "refused_by_older_rules": status.num_outdated,
         "left": status.num_left,
         "clips_per_second": status.clips_per_second,
         "seconds_left": status.seconds_left,
@@ -108,6 +111,8 @@ def _status_lines(status: Status) -> list[str]:
         lines.append(f"{status.num_removed} clips are kept that were not online when they were last asked for")
     if status.num_missing:
         lines.append(f"{status.num_missing} clips were fetched, but their media are not in the store any more")
+    if status.num_outdated:
+        lines.append(f"{status.num_outdated} clips refused by older rules will be tried again by the next build")
     if status.num_left:
         time_left = "" if status.seconds_left is None else f", about {_duration(status.seconds_left)} at the last rate"
         lines.append(f"{status.num_left} clips left to try{time_left}")

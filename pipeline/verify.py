@@ -31,12 +31,12 @@ from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.progress import ByteBar
 from mbt.pipeline.shard_check import Checker, Listed, Problem
 from mbt.schemas.clip import Outcome
-from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, FormatError, Manifest
+from mbt.schemas.manifest import CLIPS_FILE, DATASET_FILE, MANIFEST_FILE, Dataset, FormatError, Manifest
 
 ALL = "all"
 LATEST = "latest"
 _COLUMNS = ["id", "split", "source", "start_us", "end_us", "labels", "outcome", "reason", "detail"]
-_COLUMNS += ["shard", "record", "offset", "length", "inputs"]
+_COLUMNS += ["shard", "record", "offset", "length", "inputs", "treatments", "rule"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,8 @@ def _program(options: VerifyOptions) -> str:
 @contextlib.contextmanager
 def _writing(options: VerifyOptions, dataset: Dataset, program: str) -> Iterator[None]:
     try:
-        canary.check(program, dataset.canary)
+        if dataset.encoder == datasets.encoding(options.ffmpeg, program).encoder:
+            canary.check(program, dataset.canary)
         with writer.hold(options.root, take_over=options.take_over):
             yield
     except (canary.CanaryError, writer.WriterError) as error:
@@ -148,7 +149,7 @@ class _Verify:
         """All stages in turn."""
         manifests = self._manifests()
         tables = {manifest.snapshot: self._table(manifest) for manifest in manifests}
-        listed = _listed(manifests, tables)
+        listed = self._listed(manifests, tables)
         stored = self._stored(tables) if self._options.media else {}
         with ByteBar(sum(one.shard.bytes for one in listed) + sum(stored.values()), "verify") as bar:
             damaged = self._check_shards(listed, bar)
@@ -221,10 +222,36 @@ class _Verify:
         }
         return {file: sizes.get(file.path, 0) for file in media_check.stored(self._root, clip_ids)}
 
+    def _listed(self, manifests: list[Manifest], tables: dict[str, pa.Table | None]) -> list[Listed]:
+        """Every shard file once, with the rows that snapshots have of it."""
+        found: dict[str, Listed] = {}
+        for manifest in manifests:
+            table, dataset = tables[manifest.snapshot], self._as_of(manifest)
+            ranges = {} if table is None else _ranges(table)
+            for split, one in manifest.splits.items():
+                for number, shard in enumerate(one.shards):
+                    first, count = ranges.get((split, number), (0, 0))
+                    total = len(one.shards)
+                    listed = found.setdefault(
+                        shard.path,
+                        Listed(shard=shard, split=split, number=number, num_shards=total, rows={}, dataset=dataset),
+                    )
+                    rows = None if table is None else table.slice(first, count).to_pylist()
+                    listed.rows[manifest.snapshot] = rows
+        return list(found.values())
+
+    def _as_of(self, manifest: Manifest) -> Dataset:
+        """The dataset as it was when a snapshot was made."""
+        try:
+            return self._dataset.as_of(manifest)
+        except FormatError as error:
+            self._add(DATASET_FILE, str(error), manifest)
+            return self._dataset
+
     def _check_shards(self, listed: list[Listed], bar: ByteBar) -> list[Listed]:
         """Checks all shards, several at a time; returns those that are damaged."""
         damaged = []
-        checker = Checker(root=self._root, dataset=self._dataset, program=self._program, on_bytes=bar.add)
+        checker = Checker(root=self._root, program=self._program, on_bytes=bar.add)
         with concurrent.futures.ThreadPoolExecutor(self._options.threads) as pool:
             for one, problems in zip(listed, pool.map(checker.check, listed), strict=True):
                 self._problems += problems
@@ -264,7 +291,7 @@ class _Verify:
         attempts = repair.attempts(self._root) if damaged else {}
         fixer = repair.Repair(
             root=self._root,
-            dataset=self._dataset,
+            encoder=datasets.encoding(self._options.ffmpeg, self._program).encoder,
             program=self._program,
             threads=self._options.threads,
             attempts=attempts,
@@ -275,24 +302,6 @@ class _Verify:
             stem = os.path.splitext(one.shard.path)[0]
             ends[stem] = fixer.rebuild(one, rows, labels[name]) if rows is not None else "its clip table is damaged"
         return ends
-
-
-def _listed(manifests: list[Manifest], tables: dict[str, pa.Table | None]) -> list[Listed]:
-    """Every shard file once, with the rows that snapshots have of it."""
-    found: dict[str, Listed] = {}
-    for manifest in manifests:
-        table = tables[manifest.snapshot]
-        ranges = {} if table is None else _ranges(table)
-        for split, one in manifest.splits.items():
-            for number, shard in enumerate(one.shards):
-                first, count = ranges.get((split, number), (0, 0))
-                listed = found.setdefault(
-                    shard.path,
-                    Listed(shard=shard, split=split, number=number, num_shards=len(one.shards), rows={}),
-                )
-                rows = None if table is None else table.slice(first, count).to_pylist()
-                listed.rows[manifest.snapshot] = rows
-    return list(found.values())
 
 
 def _ranges(table: pa.Table) -> dict[tuple[str, int], tuple[int, int]]:

@@ -1,8 +1,10 @@
 """The index beside each shard: where every frame and spectrogram step lies, and what became of every clip.
 
 Layout, little-endian: a header; `RECORD` rows; `PIECE` rows (per record its frames, then its spectrogram
-steps); int32 labels; a JSON object with the records' ids and the clips that are absent, with reasons; CRC-32C
-of all before. A reader can memory-map it and fetch any frame by (offset, length) and check it by its CRC.
+steps); int32 labels; a JSON object with the records' ids, how some of them were treated, and the clips that are
+absent, with reasons; CRC-32C of all before. A reader can memory-map it and fetch any frame by (offset, length) and
+check it by its CRC. Version 2 has no treatments, nor the rules by which a clip is absent; it is read, and written
+where a shard of that version is made again.
 
 Each clip, present or absent, carries two digests, by which a later build knows what it can take over: of all
 that its record is made from, and of the part of that which is decoded (media, span, encoder).
@@ -18,8 +20,10 @@ import google_crc32c
 import numpy as np
 
 MAGIC = b"MBTINDEX"
-VERSION = 2
+VERSION = 3
+FIRST_VERSION = 2  # that is still read
 DIGEST_BYTES = 16
+FIRST_RULES = 1  # by which a clip is absent where that is not said
 _HEADER = struct.Struct("<8sIIQQQQI")
 
 RECORD = np.dtype(
@@ -56,19 +60,24 @@ class Index:
       pieces: (frames and steps of all records,) of dtype `PIECE`.
       labels: (labels of all records,) int32.
       ids: the records' clip ids, in file order.
-      absent: clips that belong to this shard but have no record: dicts with `id`, `outcome`, `reason`, `detail`, and
-        `inputs` and `content` in hexadecimal.
+      absent: clips that belong to this shard but have no record: dicts with `id`, `outcome`, `reason`, `detail`, `rule`
+        (the version of the rules that say so, an int), and `inputs` and `content` in hexadecimal.
+      treatments: clip id to how its media were treated beyond the usual, as sorted words such as "tone_mapped"; only of
+        records of which there is something to say.
       shard_bytes: size of the shard file.
       shard_crc32c: of the whole shard file.
+      version: of the file's layout.
     """
 
     records: np.ndarray
     pieces: np.ndarray
     labels: np.ndarray
     ids: tuple[str, ...]
-    absent: tuple[dict[str, str], ...]
+    absent: tuple[dict[str, Any], ...]
+    treatments: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     shard_bytes: int = 0
     shard_crc32c: int = 0
+    version: int = VERSION
 
     def mel_sums(self) -> tuple[float, float]:
         """Sum over all valid spectrogram values of the shard, and sum of their squares."""
@@ -98,12 +107,12 @@ class Index:
 
 def dump(index: Index) -> bytes:
     """The index as the bytes of its file."""
-    strings = json.dumps({"ids": index.ids, "absent": index.absent}, sort_keys=True).encode()
+    strings = json.dumps(_strings(index), sort_keys=True).encode()
     body = b"".join(
         [
             _HEADER.pack(
                 MAGIC,
-                VERSION,
+                index.version,
                 len(index.records),
                 len(index.pieces),
                 len(index.labels),
@@ -118,6 +127,14 @@ def dump(index: Index) -> bytes:
         ]
     )
     return body + struct.pack("<I", google_crc32c.value(body))
+
+
+def _strings(index: Index) -> dict[str, Any]:
+    """The JSON part."""
+    if index.version > FIRST_VERSION:
+        return {"ids": index.ids, "absent": index.absent, "treatments": index.treatments}
+    absent = [{name: value for name, value in clip.items() if name != "rule"} for clip in index.absent]
+    return {"ids": index.ids, "absent": absent}
 
 
 def load(data: Any) -> Index:
@@ -135,22 +152,25 @@ def load(data: Any) -> Index:
     if google_crc32c.value(bytes(view[:-4])) != struct.unpack("<I", view[-4:])[0]:
         raise CorruptIndexError("the index does not match its checksum")
     _, version, records, pieces, labels, strings, *summary = _HEADER.unpack(view[: _HEADER.size])
-    if version != VERSION:
-        raise CorruptIndexError(f"index version {version}, expected {VERSION}")
+    if not FIRST_VERSION <= version <= VERSION:
+        raise CorruptIndexError(f"index version {version}, expected {FIRST_VERSION} to {VERSION}")
     offset = _HEADER.size
     parts = []
     for dtype, count in ((RECORD, records), (PIECE, pieces), (np.dtype("<i4"), labels)):
         parts.append(np.frombuffer(view, dtype, count, offset))
         offset += dtype.itemsize * count
     text = json.loads(bytes(view[offset : offset + strings]))
+    rule = {"rule": FIRST_RULES}
     return Index(
         records=parts[0],
         pieces=parts[1],
         labels=parts[2],
         ids=tuple(text["ids"]),
-        absent=tuple(text["absent"]),
+        absent=tuple(text["absent"] if version > FIRST_VERSION else (clip | rule for clip in text["absent"])),
+        treatments={clip: tuple(words) for clip, words in text.get("treatments", {}).items()},
         shard_bytes=summary[0],
         shard_crc32c=summary[1],
+        version=version,
     )
 
 

@@ -2,11 +2,15 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
+import operator
 import posixpath
 from collections.abc import Iterator
 from typing import Any
+
+from mbt.schemas import index as shard_index
 
 FORMAT_VERSION = 1
 DATASET_FILE = "dataset.json"
@@ -19,16 +23,36 @@ class FormatError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How the records and shards of some snapshots of a dataset are made. The defaults are what was before it was said.
+
+    Attributes:
+      encoder: every number that decides the bytes of a record.
+      canary: digest of the built-in clip's record under this encoder.
+      index_version: of the shards' indices.
+      rules: version of the rules by which a clip is unusable.
+    """
+
+    encoder: dict[str, Any]
+    canary: str
+    index_version: int = shard_index.FIRST_VERSION
+    rules: int = shard_index.FIRST_RULES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What is fixed for the life of a dataset; `ROOT/dataset.json`.
+    """What is fixed for the life of a dataset, and how its records are made now; `ROOT/dataset.json`.
 
     Attributes:
       name: of the dataset.
       num_shards: shard count per split.
       salt: of the hash that assigns clips to shards.
       labels: label names; the position is the index.
-      encoder: every number that decides the bytes of a record.
-      canary: digest of the built-in clip's record under this encoder.
+      encoder: as in `Encoding`, like the next three.
+      canary: likewise.
+      index_version: likewise.
+      rules: likewise.
+      former: how records were made before, oldest first; snapshots name one by its place.
       format_version: of this file.
     """
 
@@ -38,7 +62,48 @@ class Dataset:
     labels: tuple[str, ...]
     encoder: dict[str, Any]
     canary: str
+    index_version: int = shard_index.FIRST_VERSION
+    rules: int = shard_index.FIRST_RULES
+    former: tuple[Encoding, ...] = ()
     format_version: int = FORMAT_VERSION
+
+    @property
+    def encoding(self) -> Encoding:
+        """How records are made now."""
+        return Encoding(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Encoding)})
+
+    def made_by(self, encoding: Encoding) -> "Dataset":
+        """The dataset whose records are made so from now on."""
+        if encoding == self.encoding:
+            return self
+        return dataclasses.replace(self, former=(*self.former, self.encoding), **vars(encoding))
+
+    def as_of(self, manifest: "Manifest") -> "Dataset":
+        """The dataset as it was when a snapshot was made.
+
+        Raises:
+          FormatError: the file does not know how that was.
+        """
+        if manifest.encoding == len(self.former):
+            return self
+        if manifest.encoding > len(self.former):
+            raise FormatError(f"{DATASET_FILE} does not say how the records of snapshot {manifest.snapshot} were made")
+        former, encoding = self.former[: manifest.encoding], self.former[manifest.encoding]
+        return dataclasses.replace(self, former=former, **vars(encoding))
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything but the clips that decides the bytes of a record."""
+        # The first version counted among what decides a record, and its digests stand in shards.
+        first = [shard_index.FIRST_VERSION] if self.index_version == shard_index.FIRST_VERSION else []
+        return _sha256([self.name, self.encoder, self.canary, *first])
+
+    @property
+    def shard_identity(self) -> str:
+        """Digest of everything but the clips that decides the bytes of a shard and its index."""
+        if self.index_version == shard_index.FIRST_VERSION:
+            return self.identity
+        return _sha256([self.identity, self.index_version, self.rules])
 
     def to_json(self) -> str:
         """As the text of its file."""
@@ -49,7 +114,8 @@ class Dataset:
         """From the text of its file; raises `FormatError`."""
         fields = _fields(cls, text, DATASET_FILE)
         with _as_expected(DATASET_FILE):
-            return cls(**fields | {"labels": tuple(fields["labels"])})
+            former = tuple(Encoding(**encoding) for encoding in fields.get("former", ()))
+            return cls(**fields | {"labels": tuple(fields["labels"]), "former": former})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,6 +161,7 @@ class Split:
       shortest_s: of the shortest record.
       longest_s: of the longest.
       class_counts: records by label, of the labels that have any, in the order of the label map.
+      treatments: records by how their media were treated beyond the usual, such as "tone_mapped"; of what there is.
     """
 
     shards: tuple[Shard, ...]
@@ -107,6 +174,7 @@ class Split:
     shortest_s: float = 0.0
     longest_s: float = 0.0
     class_counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    treatments: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -172,6 +240,7 @@ class Manifest:
       unassigned: number of rows whose split could not be read, by "outcome/reason".
       clips_sha256: digest of `clips.parquet`.
       amended: what was removed later, oldest first; empty in a snapshot as it was published.
+      encoding: how its records were made: the place in the dataset's `former`, or behind them for how it is made now.
       format_version: of this file.
     """
 
@@ -186,6 +255,7 @@ class Manifest:
     unassigned: dict[str, int] = dataclasses.field(default_factory=dict)
     clips_sha256: str = ""
     amended: tuple[Amendment, ...] = ()
+    encoding: int = 0
     format_version: int = FORMAT_VERSION
 
     @property
@@ -226,6 +296,8 @@ class Manifest:
                 _check_name(name)
             splits = {name: _split(value) for name, value in fields["splits"].items()}
             amended = tuple(_amendment(value) for value in fields.get("amended", ()))
+            if operator.index(fields.get("encoding", 0)) < 0:
+                raise TypeError("encoding is negative")
             return cls(**fields | {"labels": tuple(fields["labels"]), "splits": splits, "amended": amended})
 
 
@@ -254,6 +326,10 @@ def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if type(count) is not int or count < 0:
             raise ValueError(f"{name} is {count!r:.80}")
+
+
+def _sha256(parts: list) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _split(value: dict[str, Any]) -> Split:

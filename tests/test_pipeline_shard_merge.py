@@ -20,7 +20,6 @@ from mbt.schemas import index as shard_index
 from mbt.schemas.clip import Clip
 from mbt.schemas.manifest import Dataset, Manifest, Shard, Split
 
-IDENTITY = "identity"
 LABELS = ("a", "b", "c")
 MEDIA_ROOT = "/videos"  # the media of each day lie elsewhere
 IDS = [f"clip-{number}" for number in range(7)]
@@ -152,7 +151,7 @@ def test_after_every_step_of_a_history_the_bytes_are_those_of_a_build_from_nothi
     for _ in range(data.draw(st.integers(2, 4), label="days")):
         state = data.draw(states(media), label="state")
         table, dataset = planned(state, media, num_shards)
-        tasks = list(plan.tasks(table, dataset, IDENTITY, MEDIA_ROOT, parent))
+        tasks = list(plan.tasks(table, dataset, MEDIA_ROOT, parent))
         assert len(tasks) == num_shards
         built = build_all(root, table, tasks, ffmpeg_program)
         for task, shard in zip(tasks, built, strict=True):
@@ -175,7 +174,7 @@ def two_days(media, ffmpeg_program, tmp_path):
 
     def build(state: dict[str, State], program: str = ffmpeg_program) -> tuple[plan.Task, dict]:
         table, dataset = planned(state, media, 1)
-        (task,) = plan.tasks(table, dataset, IDENTITY, MEDIA_ROOT, parents[-1])
+        (task,) = plan.tasks(table, dataset, MEDIA_ROOT, parents[-1])
         (built,) = build_all(tmp_path, table, [task], program)
         parents.append(snapshot_of([task]))
         return task, dict(built.counts)

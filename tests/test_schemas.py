@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 
@@ -12,6 +13,7 @@ from mbt.schemas.clip import num_frames, num_mel_rows
 from mbt.schemas.manifest import (
     Amendment,
     Dataset,
+    Encoding,
     FormatError,
     Manifest,
     Shard,
@@ -50,7 +52,10 @@ def small_index() -> shard_index.Index:
         pieces=np.array([(place, 10, place) for place in range(6)], shard_index.PIECE),
         labels=np.array([7, 8, 9], np.int32),
         ids=("a", "b\u00e9"),
-        absent=({"id": "c", "outcome": "unusable", "reason": "no_audio", "detail": "", "inputs": "0f" * 16},),
+        absent=(
+            {"id": "c", "outcome": "unusable", "reason": "no_audio", "detail": "", "rule": 2, "inputs": "0f" * 16},
+        ),
+        treatments={"b\u00e9": ("deinterlaced", "tone_mapped")},
         shard_bytes=99,
         shard_crc32c=0xFFFFFFFF,
     )
@@ -63,9 +68,52 @@ def test_index_roundtrip_finds_each_records_pieces():
     assert index.steps(1)["offset"].tolist() == [4, 5]
     assert index.record_labels(1).tolist() == [8, 9]
     assert (index.ids, index.absent) == (small_index().ids, small_index().absent)
+    assert index.treatments == small_index().treatments and index.version == 3
     assert index.mel_sums() == (1.5, 2.5)
     assert (index.shard_bytes, index.shard_crc32c) == (99, 0xFFFFFFFF)
     assert index.inputs() == {"a": bytes(range(16)), "b\u00e9": bytes(16), "c": b"\x0f" * 16}
+
+
+def test_an_index_of_the_version_before_says_less():
+    old = dataclasses.replace(small_index(), version=2)
+    index = shard_index.load(shard_index.dump(old))
+    assert index.treatments == {} and index.absent == (small_index().absent[0] | {"rule": 1},)
+    assert shard_index.dump(index) == shard_index.dump(old)
+    assert index.inputs() == small_index().inputs()
+    for version in (1, 4):
+        with pytest.raises(shard_index.CorruptIndexError, match=f"index version {version}, expected 2 to 3"):
+            shard_index.load(shard_index.dump(dataclasses.replace(old, version=version)))
+
+
+def test_a_dataset_knows_how_each_snapshot_was_made():
+    first = Dataset(name="d", num_shards={"train": 1}, salt="s", labels=("a",), encoder={"q": 3}, canary="c")
+    second = first.made_by(Encoding(encoder={"q": 5}, canary="e", index_version=3, rules=2))
+    third = second.made_by(dataclasses.replace(second.encoding, rules=3))
+    assert third.made_by(third.encoding) is third
+    third = Dataset.from_json(dataclasses.replace(third, labels=("a", "b")).to_json())
+    manifests = [empty_manifest(number) for number in range(4)]
+    made = [third.as_of(manifest) for manifest in manifests[:3]]
+    assert [each.encoding for each in made] == [first.encoding, second.encoding, third.encoding]
+    assert [len(each.former) for each in made] == [0, 1, 2] and all(each.labels == ("a", "b") for each in made)
+    # Newer rules alone make other shards of the same records.
+    assert len({each.identity for each in made}) == 2 and made[1].identity == made[2].identity
+    assert len({each.shard_identity for each in made}) == 3 and made[0].shard_identity == made[0].identity
+    with pytest.raises(FormatError, match=r"dataset\.json does not say how the records of snapshot s were made"):
+        third.as_of(manifests[3])
+
+
+def empty_manifest(encoding: int) -> Manifest:
+    return Manifest(
+        dataset="d",
+        snapshot="s",
+        parent=None,
+        created="",
+        labels=("a",),
+        splits={},
+        annotations_sha256="",
+        tool_versions={},
+        encoding=encoding,
+    )
 
 
 @given(st.data())
@@ -106,7 +154,12 @@ def test_manifest_and_dataset_roundtrip_and_refuse_other_versions():
         Dataset.from_json(dataset.to_json().replace('"name"', '"nom"'))
     with pytest.raises(FormatError, match="not JSON"):
         Manifest.from_json("{")
-    for word, damaged in (('"num_records"', '"mun_records"'), ('"parent": null', '"other": 1, "parent": null')):
+    for word, damaged in (
+        ('"num_records"', '"mun_records"'),
+        ('"parent": null', '"other": 1, "parent": null'),
+        ('"encoding": 0', '"encoding": -1'),
+        ('"encoding": 0', '"encoding": "first"'),
+    ):
         with pytest.raises(FormatError, match="is not as it was written"):
             Manifest.from_json(manifest.to_json().replace(word, damaged))
 

@@ -18,6 +18,7 @@ from ml_collections.config_dict import placeholder
 from mbt.model.config import SIZES, MBTConfig, Modality, Size
 from mbt.schemas.clip import FRAME_RATE_HZ, MEL_BINS, MEL_ROWS_PER_SECOND
 from mbt.schemas.manifest import Manifest
+from mbt.train import old_configs
 from mbt.train.errors import UsageError
 from mbt.train.modalities import CHANNELS, PATCH_KEYS, RGB, SPECTROGRAM
 from mbt.train.rules import rules, value_of
@@ -204,12 +205,12 @@ def from_json(text: str) -> ConfigDict:
     """Reads `config.json`.
 
     Raises:
-      ValueError: it is no config, or lacks a key, as one of an older version may.
+      ValueError: it is no config, or lacks a key that every version had.
     """
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError("it is no config")
-    config = ConfigDict(_tuples(values))
+    config = ConfigDict(_tuples(old_configs.completed(values)))
     if missing := sorted(_flat(default_config()).keys() - _flat(config).keys()):
         more = f" and {len(missing) - 3} more keys" if len(missing) > 3 else ""
         raise ValueError(f"it lacks {', '.join(missing[:3])}{more}; use the mbt-train that wrote it, or train anew")
@@ -220,6 +221,8 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """Keys that make two resolved configs different runs, as "key: old -> new"."""
     before, after = _flat(old), _flat(new)
     keys = [key for key in sorted(before.keys() | after.keys()) if key not in FREE_KEYS]
+    if "dataset.name" not in before:  # an older version did not say which it was
+        keys = [key for key in keys if not key.startswith("dataset.")]
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 

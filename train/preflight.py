@@ -32,7 +32,7 @@ def identify(root: str, manifest: Manifest) -> ConfigDict:
       UsageError: `dataset.json` cannot be read.
     """
     try:
-        dataset = Dataset.from_json(storage.read(storage.join(root, DATASET_FILE)).decode())
+        dataset = Dataset.from_json(storage.read(storage.join(root, DATASET_FILE)).decode()).as_of(manifest)
     except (OSError, ValueError) as error:
         raise UsageError(f"config.data.root={root}: {error}") from error
     return ConfigDict(
@@ -74,7 +74,8 @@ def check_dataset(old: ConfigDict, new: ConfigDict, root: str, *, same_snapshot:
         more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
         raise UsageError(
             f"the dataset in {root} is another version than the run was trained on "
-            f"({'; '.join(changed[:NAMED])}{more}); give the folder that it was trained on, or another --workdir"
+            f"({'; '.join(changed[:NAMED])}{more}); give the folder that it was trained on, and its snapshot "
+            f"{old.data.snapshot}, or another --workdir"
         )
 
 

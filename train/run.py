@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from mbt.schemas.manifest import Manifest
 from mbt.train import config as config_lib
 from mbt.train import labels as labels_lib
-from mbt.train import preflight
+from mbt.train import old_configs, preflight
 from mbt.train import workdir as workdir_lib
 from mbt.train.clips import open_share
 from mbt.train.profile import Steps
@@ -44,6 +44,8 @@ def train(
     config_lib.check(given)
     preflight.check_best(given)
     old = workdir_lib.read_config(workdir)
+    if old is not None:
+        given = _resumed(given, old)
     manifest = _manifest_for(given, old)
     find_split(manifest, "config.data.train_split", given.data.train_split)
     config = config_lib.resolve(given, manifest)
@@ -67,6 +69,14 @@ def train(
         _check_machine(config, workdir, fresh=old is None)
         with _held(workdir, config, manifest.labels):
             return _run(config, workdir, train_records, eval_records, profile)
+
+
+def _resumed(given: ConfigDict, old: ConfigDict) -> ConfigDict:
+    """The config for a run that goes on, perhaps one of an older version."""
+    given, kept = old_configs.resumed(given, old, config_lib.default_config())
+    for key in kept:
+        print(f"this run goes on with {key}={config_lib.value_of(given, key)}, as it began", file=sys.stderr)
+    return given
 
 
 def _joined(

@@ -183,7 +183,12 @@ def add_build(parser: argparse.ArgumentParser) -> None:
         default="yes",
         help="no: what was fetched is deleted once it is in shards (default: %(default)s)",
     )
-    add("--ffmpeg", metavar="PATH", help="another ffmpeg than the embedded one, local; another one is another dataset")
+    add(
+        "--reencode",
+        action="store_true",
+        help="where another encoder made the records: make them again, and fetch anew what has no media any more",
+    )
+    add("--ffmpeg", metavar="PATH", help="another ffmpeg than the embedded one, local; another one is another encoder")
     add(
         "--clip_time_limit",
         type=positive,
@@ -211,6 +216,7 @@ def build_options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any)
         ffmpeg=known.ffmpeg,
         time_limit_s=float(known.clip_time_limit),
         keep_media=known.keep_media == "yes",
+        reencode=known.reencode,
         **more,
     )
 

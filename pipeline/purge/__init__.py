@@ -43,7 +43,7 @@ def _purged(options: PurgeOptions, dataset: Dataset) -> tuple[Found, Proof | Non
     root = options.root
     # Also those of a purge that was interrupted: what it began ends here.
     clip_ids = options.clip_ids | tombstones.read(root).keys()
-    manifests = _manifests(root)
+    manifests = _manifests(root, dataset)
     finder = Finder(root, clip_ids, manifests)
     found = finder.find(options.clip_ids)
     if not options.delete:
@@ -62,10 +62,13 @@ def _purged(options: PurgeOptions, dataset: Dataset) -> tuple[Found, Proof | Non
     return found, proof
 
 
-def _manifests(root: str) -> list[Manifest]:
+def _manifests(root: str, dataset: Dataset) -> list[Manifest]:
     try:
         names = storage.folders(storage.join(root, snapshot.FOLDER))
-        return [manifest for name in names if (manifest := snapshot.read(root, name))]
+        manifests = [manifest for name in names if (manifest := snapshot.read(root, name))]
+        for manifest in manifests:
+            dataset.as_of(manifest)  # its shards are made again by it
+        return manifests
     except (FormatError, UnicodeDecodeError, TypeError) as error:
         raise RefusedError(f"a snapshot cannot be read: {error}. See mbt-data verify --snapshot=all") from error
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mbt.pipeline import dataset as datasets
 from mbt.pipeline import plan, shard_file, snapshot, storage, tombstones
 from mbt.pipeline.errors import IncompleteError
 from mbt.pipeline.purge.find import Found, opened
@@ -79,23 +78,25 @@ class Amender:
         """Writes the shards that snapshots use without the clips; returns them by the path of the old ones."""
         replaced = {}
         for manifest in manifests:
+            dataset = self._dataset.as_of(manifest)
             for split, one in manifest.splits.items():
                 for number, shard in enumerate(one.shards):
                     stem = shard_file.stem_of(shard.path)
                     if stem in found.shards and shard.path not in replaced:
-                        replaced[shard.path] = self._rewrite(stem, split, number, len(one.shards))
+                        replaced[shard.path] = self._rewrite(dataset, stem, split, number, len(one.shards))
         return replaced
 
-    def _rewrite(self, stem: str, split: str, number: int, num_shards: int) -> Shard:
+    def _rewrite(self, dataset: Dataset, stem: str, split: str, number: int, num_shards: int) -> Shard:
         index = self._indices[stem]
         left = {clip: inputs for clip, inputs in index.inputs().items() if clip not in self._ids}
-        order = sorted(left, key=lambda clip: (plan.clip_key(self._dataset.salt, clip), clip))
-        identity = datasets.identity(self._dataset)
-        fingerprint = plan.fingerprint(identity, split, number, num_shards, (left[clip] for clip in order))
+        order = sorted(left, key=lambda clip: (plan.clip_key(dataset.salt, clip), clip))
+        inputs = (left[clip] for clip in order)
+        fingerprint = plan.fingerprint(dataset.shard_identity, split, number, num_shards, inputs)
         new = plan.stem(split, number, num_shards, fingerprint)
         if (made := shard_file.existing(self._root, new)) is None:
             with opened(self._root, stem, index) as old:
-                made = shard_file.write(self._root, new, self._entries(old, order))
+                entries = self._entries(old, order)
+                made = shard_file.write(self._root, new, entries, index_version=dataset.index_version)
         return snapshot.shard(new, fingerprint, made)
 
     def _entries(self, old: ShardFile, clip_ids: Iterable[str]) -> Iterator[Entry]:
@@ -143,6 +144,7 @@ class Amender:
             shards=shards,
             num_records=sum(shard.num_records for shard in shards),
             lost=_lost(table.filter(pc.equal(table["split"], name))),
+            treatments=snapshot.treatments(table.filter(pc.equal(table["split"], name))),
         )
         if shards == split.shards:
             return changed

@@ -44,6 +44,15 @@ class Reason:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """How the media of some records were treated beyond the usual; `counts` are in the order of the splits."""
+
+    word: str
+    counts: tuple[int, ...]
+    total: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassView:
     """A class: annotated clips, records, and records in the order of the splits."""
 
@@ -83,6 +92,7 @@ class Page:
     older_snapshots: int
     reasons: tuple[Reason, ...]
     other_reasons: int
+    treatments: tuple[Treatment, ...]
     classes: tuple[ClassView, ...]
     other_classes: int
     balance: charts.Chart
@@ -115,6 +125,7 @@ def page(manifest: Manifest, known: Sequence[Manifest], counts: dict[str, SplitT
         older_snapshots=max(0, len(before) - _SNAPSHOTS_IN_TABLE),
         reasons=reasons[:MOST_REASONS],
         other_reasons=sum(reason.total for reason in reasons[MOST_REASONS:]),
+        treatments=_treatments(manifest),
         classes=classes[:MOST_CLASSES],
         other_classes=max(0, len(classes) - MOST_CLASSES),
         balance=charts.ranking("Records of each class, the largest class first", sizes),
@@ -171,6 +182,12 @@ def _reason(manifest: Manifest, name: str, total: int, width: float) -> Reason:
         total=total,
         width=width,
     )
+
+
+def _treatments(manifest: Manifest) -> tuple[Treatment, ...]:
+    words = sorted({word for split in manifest.splits.values() for word in split.treatments})
+    counts = {word: tuple(split.treatments.get(word, 0) for split in manifest.splits.values()) for word in words}
+    return tuple(Treatment(word=word.replace("_", " "), counts=each, total=sum(each)) for word, each in counts.items())
 
 
 def _classes(manifest: Manifest, counts: dict[str, SplitTally]) -> tuple[ClassView, ...]:

@@ -1,0 +1,88 @@
+"""A dataset whose records another encoder made: what it takes to make them again, said before anything is done."""
+
+import dataclasses
+import os
+import sys
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mbt.pipeline import catalogue, known, ledger, media, snapshot
+from mbt.pipeline import dataset as datasets
+from mbt.pipeline.errors import RefusedError
+from mbt.pipeline.options import Options
+from mbt.schemas.manifest import Dataset, Manifest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What is to be made again.
+
+    Attributes:
+      snapshot: name of the newest one, which another encoder made.
+      differs: a setting in which they differ.
+      num_clips: of its shards, that are still annotated.
+      lacking: ids of those whose media are not there: released, deleted, lost.
+    """
+
+    snapshot: str
+    differs: str
+    num_clips: int
+    lacking: tuple[str, ...]
+
+    def __str__(self) -> str:
+        such = f", such as {self.lacking[0]!r}" if self.lacking else ""
+        return (
+            f"snapshot {self.snapshot} was made by another encoder ({self.differs}): {self.num_clips} clips are to be "
+            f"re-encoded, and {len(self.lacking)} of them lack media{such}"
+        )
+
+
+def check(options: Options, valid: pa.Table, existing: Dataset | None, dataset: Dataset) -> None:
+    """Says how many clips are re-encoded; what that would fetch or lose is done only where it was asked for.
+
+    Raises:
+      RefusedError: media are lacking, or it is a refresh, and nobody said `--reencode`.
+    """
+    parent = snapshot.latest(options.root)
+    if existing is None or parent is None or existing.as_of(parent).identity == dataset.identity:
+        return
+    found = _survey(options.root, valid, parent, existing.as_of(parent), dataset)
+    if options.reencode:
+        print(f"mbt-data: {found}", file=sys.stderr)
+    elif found.lacking:
+        raise RefusedError(
+            f"{found}. --reencode fetches these again, and loses those that are not to be had any more; "
+            "the mbt-flax that made the snapshot goes on without"
+        )
+    elif options.recheck is not None:
+        raise RefusedError(f"{found}. A refresh does that if it is told to: say --reencode")
+    else:
+        print(f"mbt-data: {found}", file=sys.stderr)
+
+
+def _survey(root: str, valid: pa.Table, parent: Manifest, before: Dataset, after: Dataset) -> Survey:
+    rows = catalogue.clip_table(root, parent, ["id", "inputs"])
+    in_shards = rows.filter(pc.is_valid(rows["inputs"]))["id"].combine_chunks()
+    clips = valid.filter(pc.is_in(valid["id"], value_set=in_shards))
+    differs = datasets.changed(before, after)
+    more = f" and {len(differs) - 1} more differ" if len(differs) > 1 else " differs"
+    return Survey(
+        snapshot=parent.snapshot,
+        differs=differs[0] + more,
+        num_clips=len(clips),
+        lacking=tuple(clips.filter(_lack_media(clips, root))["id"].to_pylist()),
+    )
+
+
+def _lack_media(clips: pa.Table, root: str) -> pa.ChunkedArray:
+    """Which clips' media are neither in the store nor, of a local source, in place."""
+    stored = pa.array(list(media.listing(root).values()), pa.string())
+    remote = known.is_remote(clips)
+    local = pc.unique(clips.filter(pc.invert(remote))["source"]).to_pylist()
+    in_place = pa.array([path for path in local if os.path.isfile(path)], pa.string())
+    found = known.of(clips, ledger.state(root))
+    there = pc.if_else(
+        remote, pc.is_in(found["media"], value_set=stored), pc.is_in(clips["source"], value_set=in_place)
+    )
+    return pc.invert(there)
