@@ -16,7 +16,7 @@ import pytest
 from command_server import Running
 from media_server import serving
 
-from mbt.pipeline import breaker, copies, ledger, media
+from mbt.pipeline import breaker, copies, ledger, media, storms
 from mbt.schemas.clip import Outcome
 
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
@@ -409,7 +409,7 @@ def test_a_wrong_command_is_refused_in_one_line(mbt_data, clips, tmp_path, words
 
 
 def test_doubt_becomes_loss_only_after_days(tmp_path):
-    def attempt(run: int, day: int, outcome: str = "transient", reason: str = ledger.DOUBT) -> None:
+    def attempt(run: int, day: int, outcome: str = "transient", reason: str = storms.DOUBT) -> None:
         row = dict.fromkeys(("attempt_id", "detail", "digest", "media", "signature", "tools"), "")
         row |= {"clip_id": "c", "run": run, "attempt": 1, "time": day * 86_400_000_000, "source": "s", "bytes": 0}
         row |= {"start_us": 0, "end_us": 1, "media_start_us": 0, "outcome": outcome, "reason": reason}
