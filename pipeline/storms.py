@@ -19,6 +19,7 @@ WINDOW = 40  # sources of a host that count as recent
 FEWEST = 12  # before a share means anything
 BLOCKED_SHARE = 0.5  # of a window, from which on it is a storm
 LOST_SHARE = 0.8  # of a window, above which it is one, whatever the failures are
+IN_A_ROW = 20  # that fail are one too, in the middle of a run that went well: by chance, of a host that lost half, 1e-6
 MOSTLY = 0.5  # of all sources that a run asked a host for: if more are said to be lost, none of them is settled
 # A reason that alone proves nothing: YouTube says it of videos that are gone, and of good ones to guests it dislikes.
 DOUBT = "unavailable"
@@ -53,9 +54,11 @@ def host(source: str) -> str:
 
 
 def is_storm(kinds: np.ndarray, lost_share: float = LOST_SHARE) -> bool:
-    """Whether a window of answers is one."""
+    """Whether a window of answers is one; a run that is to bear more losses than usual says above which share."""
     count = len(kinds)
     blocked, lost = np.count_nonzero(kinds == BLOCKED), np.count_nonzero(kinds)
+    if lost_share == LOST_SHARE and count >= IN_A_ROW and np.all(kinds[-IN_A_ROW:]):
+        return True
     return count >= FEWEST and (blocked >= BLOCKED_SHARE * count or lost > lost_share * count)
 
 
@@ -130,11 +133,12 @@ def _storm_begins(kinds: np.ndarray) -> int | None:
     if np.count_nonzero(kinds == LOST) > MOSTLY * len(kinds):
         return 0
     ends = np.arange(FEWEST, len(kinds) + 1)
-    begins = np.maximum(ends - WINDOW, 0)
+    begins, rows = np.maximum(ends - WINDOW, 0), np.maximum(ends - IN_A_ROW, 0)
     lost, blocked = (np.concatenate([[0], np.cumsum(of)]) for of in (kinds > WELL, kinds == BLOCKED))
-    lost, blocked = lost[ends] - lost[begins], blocked[ends] - blocked[begins]
-    found = np.flatnonzero((lost > LOST_SHARE * (ends - begins)) | (blocked >= BLOCKED_SHARE * (ends - begins)))
-    return int(begins[found[0]]) if len(found) else None
+    is_many = lost[ends] - lost[begins] > LOST_SHARE * (ends - begins)
+    is_many |= blocked[ends] - blocked[begins] >= BLOCKED_SHARE * (ends - begins)
+    found = np.concatenate([begins[is_many], rows[lost[ends] - lost[rows] == IN_A_ROW]])
+    return int(found.min()) if len(found) else None
 
 
 def _kinds(attempts: pa.Table) -> np.ndarray:
