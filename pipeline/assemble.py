@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mbt.pipeline import build as building
 from mbt.pipeline import dataset as datasets
-from mbt.pipeline import fetch, fetching, known, ledger, media, plan, reencoding, snapshot, storage
+from mbt.pipeline import fetch, fetching, known, ledger, loss_guard, media, plan, reencoding, snapshot, storage, storms
 from mbt.pipeline.annotations.files import split_and_path
 from mbt.pipeline.errors import IncompleteError, RefusedError
 from mbt.pipeline.work import Clips, Work
@@ -23,11 +23,8 @@ _CHUNK_BYTES = 1 << 20
 _DISK_SLACK_BYTES = 64 << 20
 _ROWS_AT_A_TIME = 1024  # as Python objects they take ten times the memory
 _ROUNDS = 5
-# Clips that were refused, beyond which a split would shrink because we are throttled.
-_BLOCKED_SHARE = 0.1
 # What says nothing of a clip's source.
 _PASSING = [Outcome.BLOCKED.value, Outcome.TRANSIENT.value]
-_AFTER = 1 << 20  # as the number of an attempt: after all others of its run
 _NAMES = pa.list_(pa.string())
 _INDICES = pa.list_(pa.int32())
 
@@ -71,7 +68,7 @@ class Assembly:
         self._work.fetch(clips.valid)
         there = self._shard_names()
         table, tasks = self._planned(clips.valid, dataset)
-        self._check_not_throttled(table)
+        self._check_losses(table)
         self._check_disk(table, tasks)
         if dataset != existing:
             storage.write(storage.join(self._root, DATASET_FILE), dataset.to_json().encode())
@@ -97,23 +94,14 @@ class Assembly:
         media_root, parent = self._options.selection.media_root, snapshot.latest(self._root)
         return table, list(plan.tasks(table, dataset, media_root, parent))
 
-    def _check_not_throttled(self, table: pa.Table) -> None:
-        """Refuses to publish a split that is small only because servers refused us.
+    def _check_losses(self, table: pa.Table) -> None:
+        """Refuses to publish a split that is small only because servers refused us, or files are not there.
 
         Raises:
-          IncompleteError: too many clips are blocked.
+          IncompleteError: too many clips are lost to what may pass, or all of them.
         """
-        blocked = pc.sum(pc.equal(table["outcome"], Outcome.BLOCKED.value)).as_py() or 0
-        if blocked > _BLOCKED_SHARE * len(table):
-            raise IncompleteError(
-                f"{blocked} of {len(table)} clips were refused to us, such as {self._first(table, Outcome.BLOCKED)}. "
-                "Nothing was published, for that says nothing about the clips. Go on with the same command later; "
-                "--sleep, --cookies and --proxies help, or leave out what is never granted"
-            )
-
-    def _first(self, table: pa.Table, outcome: Outcome) -> str:
-        row = table.filter(pc.equal(table["outcome"], outcome.value)).slice(0, 1).to_pylist()[0]
-        return f"{row['id']!r} ({row['reason']})"
+        media_root = self._options.selection.media_root
+        loss_guard.check(table, self._root, allowed=self._options.allow_loss, media_root=media_root)
 
     def _wanted(self, tasks: list[plan.Task]) -> list[str]:
         """Clips of which a new record is to be made, and whose media were deleted."""
@@ -160,7 +148,7 @@ class Assembly:
         )
         with ledger.Writer(self._root, self._work.run) as writer:
             for row, fetched in zip(rows.to_pylist(), released, strict=True):
-                fetching.append(writer, row, _AFTER, fetched)
+                fetching.append(writer, row, storms.AFTER, fetched)
         keys = (media.key(row["source"], row["start_us"], row["end_us"]) for row in valid.to_pylist())
         storage.delete(*(storage.join(self._root, store[key]) for key in keys if key in store))
 
@@ -202,6 +190,8 @@ class Assembly:
                 f"{len(failures)} of {len(tasks)} shards could not be made, so no snapshot is published "
                 f"(the first: {failures[0]}). What is built is kept: run the same command again to go on."
             )
+        self._check_losses(table)  # again, for media may have been fetched anew meanwhile
+        self._check_records(table, tasks)
         manifest, is_new = snapshot.publish(
             self._root,
             dataset,
@@ -227,6 +217,19 @@ class Assembly:
             notes=clips.notes,
         )
 
+    def _check_records(self, table: pa.Table, tasks: list[plan.Task]) -> None:
+        """Refuses to publish nothing: no clip can be used.
+
+        Raises:
+          IncompleteError: there is no record.
+        """
+        absent: dict[str, dict] = {}
+        for _, result in building.read_results(self._work.folder, tasks):
+            if result and result["num_records"]:
+                return
+            absent |= {clip["id"]: clip for clip in (result or {}).get("absent", ())}
+        loss_guard.check_records(_with_absent(table, absent), 0, self._options.selection.media_root)
+
     def _failures(self, tasks: list[plan.Task]) -> list[str]:
         failures = []
         for task, result in building.read_results(self._work.folder, tasks):
@@ -245,6 +248,15 @@ def with_label_indices(table: pa.Table, dataset: Dataset) -> pa.Table:
         indices.append(pa.array([[position[name] for name in row] for row in labels], _INDICES))
     table = table.set_column(table.column_names.index("labels"), "labels", pa.chunked_array(names, _NAMES))
     return table.append_column("label_indices", pa.chunked_array(indices, _INDICES))
+
+
+def _with_absent(table: pa.Table, absent: dict[str, dict]) -> pa.Table:
+    """The table with what building found of the clips that cannot be used."""
+    rows = table.to_pylist()
+    for name in ("outcome", "reason", "detail"):
+        values = pa.array([absent.get(row["id"], row)[name] for row in rows], pa.string())
+        table = table.set_column(table.column_names.index(name), name, values)
+    return table
 
 
 def _digest(paths: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ the reason. Other URLs get a HEAD request.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import requests
 
@@ -59,18 +59,25 @@ class Asker:
     proxies: Proxies
     breaker: Breaker
 
-    def ask(self, sources: Sequence[str]) -> Iterator[Answer]:
-        """Asks for sources, `BATCH` of them at most; none is yielded for those that the run's end left unasked."""
+    def ask(self, sources: Sequence[str], failing: Mapping[str, str]) -> Iterator[Answer]:
+        """Asks for sources, `BATCH` of them at most; none is yielded for those that the run's end left unasked.
+
+        Args:
+          sources: to ask for.
+          failing: outcomes of those that are expected to fail, as the breaker takes them.
+        """
         videos = {source: video for source in sources if (video := youtube.video_id(source))}
         vouched = self._by_data_api(sorted(set(videos.values()))) if self.api_key else frozenset()
         for source in sources:
-            if self.breaker.tripped() is not None:
-                return
+            if self.breaker.tripped(source) is not None:
+                continue
             if videos.get(source) in vouched:
                 yield Answer(source=source, failure=None, by="YouTube Data API")
                 continue
             try:
-                yield self._answer(source, videos.get(source))
+                answer = self._answer(source, videos.get(source))
+                self._heard(answer, failing.get(source, ""))
+                yield answer
             except StopError as error:
                 self.breaker.trip(str(error))
                 return
@@ -89,9 +96,15 @@ class Asker:
                 answer = Answer(source=source, failure=None if storage.exists(source) else missing, by="storage")
             except storage.errors() as error:
                 answer = Answer(source=source, failure=store_failure(error), by="storage")
-        failure = answer.failure
-        self.breaker.record(failure.outcome if failure else Outcome.OK, failure.detail if failure else "")
         return answer
+
+    def _heard(self, answer: Answer, known: str) -> None:
+        """Tells the breaker."""
+        failure = answer.failure
+        if failure is None:
+            self.breaker.record(answer.source, Outcome.OK, "", "")
+        else:
+            self.breaker.record(answer.source, failure.outcome, failure.reason, failure.detail, known)
 
     def _failure(self, video: str) -> Failure | None:
         with self.budget.download(paced=True):

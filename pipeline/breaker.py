@@ -1,61 +1,109 @@
-"""The breaker: stops a whole run that is being throttled, on every worker, before it mistakes refusal for loss."""
+"""The breaker: stops asking a host that is throttled, down or behind a login, before refusal is mistaken for loss.
+
+All workers share it. Other hosts are asked on: one that is down must not keep the rest of a list from being fetched.
+"""
 
 import collections
+import contextlib
+import hashlib
 import json
 import threading
 import time
 
-from mbt.pipeline import storage
+import numpy as np
+
+from mbt.pipeline import storage, storms
 from mbt.schemas.clip import Outcome
 
-WINDOW = 40  # attempts that count as recent
-FEWEST = 12  # before a share means anything
-BLOCKED_SHARE = 0.5
+ALL = ""  # in the place of a host: the machine or the settings are at fault
+_FOLDER = "breaker"
 _LOOK_S = 1.0
 _LOOK_REMOTE_S = 10.0
 
 
 class Breaker:
-    """A worker process's view of the run's breaker, which is an object in the run's folder."""
+    """A worker process's view of the run's breaker, which is a folder in the run's, with a file for each host."""
 
-    def __init__(self, work: str):
-        self._path = path(work)
-        self._recent: collections.deque[bool] = collections.deque(maxlen=WINDOW)
+    def __init__(self, work: str, lost_share: float = storms.LOST_SHARE):
+        self._work = work
+        self._lost_share = lost_share
+        self._recent: dict[str, collections.OrderedDict[str, int]] = {}
         self._lock = threading.Lock()
-        self._why: str | None = None
+        self._why: dict[str, str] = {}
+        self._untold: dict[str, str] = {}
         self._looked = 0.0
         self._interval_s = _LOOK_S if storage.is_local(work) else _LOOK_REMOTE_S
 
-    def record(self, outcome: Outcome, detail: str) -> None:
-        """Counts an attempt; trips where too many of the recent ones were refused."""
+    def record(self, source: str, outcome: Outcome, reason: str, detail: str, known: str = "") -> None:
+        """Takes note of an answer; trips where too many of the host's recent ones brought nothing.
+
+        Args:
+          source: that was asked for; of several answers for it the newest counts.
+          outcome: of the attempt.
+          reason: of the outcome.
+          detail: for a person.
+          known: outcome of the source's earlier failure while its host was well, which is expected to come again.
+        """
+        kind = storms.kind(outcome, reason)
+        if kind and known and (kind != storms.BLOCKED or known == Outcome.BLOCKED):
+            return
+        host = storms.host(source)
+        if not host:  # a file on this machine
+            return
         with self._lock:
-            self._recent.append(outcome == Outcome.BLOCKED)
-            blocked, count = sum(self._recent), len(self._recent)
-        if count >= FEWEST and blocked >= BLOCKED_SHARE * count:
-            self.trip(f"{blocked} of the last {count} attempts were refused ({detail})")
+            recent = self._recent.setdefault(host, collections.OrderedDict())
+            recent[source] = kind
+            recent.move_to_end(source)
+            if len(recent) > storms.WINDOW:
+                recent.popitem(last=False)
+            kinds = np.array(list(recent.values()))
+        if kind and storms.is_storm(kinds, self._lost_share):
+            self.trip(f"{_said(kinds, host)} ({detail or reason})", host)
 
-    def trip(self, why: str) -> None:
-        """Stops the run."""
-        if self.tripped() is None:
-            self._why = why
-            storage.write(self._path, json.dumps({"why": why}).encode())
+    def trip(self, why: str, host: str = ALL) -> None:
+        """Stops asking a host, or everything."""
+        with self._lock:
+            if host in self._why:
+                return
+            self._why[host] = self._untold[host] = why
+        with contextlib.suppress(OSError):
+            self.settle()
 
-    def tripped(self) -> str | None:
-        """Why the run is to stop, or None."""
-        if self._why is None and time.monotonic() - self._looked >= self._interval_s:
+    def tripped(self, source: str) -> str | None:
+        """Why a source is not to be asked for, or None."""
+        if time.monotonic() - self._looked >= self._interval_s:
             self._looked = time.monotonic()
-            self._why = read(self._path)
-        return self._why
+            found = read(self._work, but=self._why)
+            with self._lock:
+                self._why = found | self._why
+        return self._why.get(ALL) or self._why.get(storms.host(source))
+
+    def settle(self) -> None:
+        """Tells the other workers and the launcher what they do not know yet; raises where that cannot be written."""
+        with self._lock:
+            for host, why in list(self._untold.items()):
+                storage.write(_path(self._work, host), json.dumps({"host": host, "why": why}).encode())
+                del self._untold[host]
 
 
-def path(work: str) -> str:
-    """Where the breaker of a run lies."""
-    return storage.join(work, "breaker.json")
+def read(work: str, but: dict[str, str] | None = None) -> dict[str, str]:
+    """Why each host was given up in this run, or all of them; of those that are not known yet."""
+    known = {_path(work, host) for host in but or {}}
+    found = {}
+    for name in storage.sizes(storage.join(work, _FOLDER)):
+        path = storage.join(work, _FOLDER, name)
+        if path not in known:
+            tripped = json.loads(storage.read(path))
+            found[tripped["host"]] = tripped["why"]
+    return found
 
 
-def read(breaker: str) -> str | None:
-    """What a breaker says, or None where it has not tripped."""
-    try:
-        return json.loads(storage.read(breaker))["why"]
-    except FileNotFoundError:
-        return None
+def _path(work: str, host: str) -> str:
+    return storage.join(work, _FOLDER, f"{hashlib.sha256(host.encode()).hexdigest()[:16]}.json")
+
+
+def _said(kinds: np.ndarray, host: str) -> str:
+    blocked, lost = int(np.count_nonzero(kinds == storms.BLOCKED)), int(np.count_nonzero(kinds))
+    if blocked >= storms.BLOCKED_SHARE * len(kinds):
+        return f"{blocked} of the last {len(kinds)} videos that {host} was asked for were refused"
+    return f"{lost} of the last {len(kinds)} videos that {host} was asked for did not come"

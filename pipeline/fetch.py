@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
-from mbt.pipeline import download, media, probe, storage, youtube
+from mbt.pipeline import download, media, probe, storage, storms, youtube
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.decode import UnusableError
@@ -32,8 +32,6 @@ PROBE_TRIES = 3  # of media on which this machine fails
 CUT_FROM_US = 20 * MICROSECONDS
 # A lab's copy whose name has no time is the clip if it is not longer than this, and else the whole video.
 _COPY_SLACK_US = MICROSECONDS
-_NOT_MEDIA = "not_media"
-_BAD_COPY = "bad_copy"
 _IN_STORE = f"{media.FOLDER}/"
 _CHUNK_BYTES = 1 << 20
 _URL = re.compile(r"https?://\S+")
@@ -84,7 +82,7 @@ def settled(outcome: str, reason: str) -> bool:
 
     A page instead of media may be a login or an error that passes.
     """
-    return outcome in (Outcome.OK, Outcome.GONE) or (outcome == Outcome.UNUSABLE and reason != _NOT_MEDIA)
+    return outcome in (Outcome.OK, Outcome.GONE) or (outcome == Outcome.UNUSABLE and reason != storms.NOT_MEDIA)
 
 
 def signature(path: str) -> str:
@@ -172,29 +170,36 @@ class Fetcher:
         """Downloads with retries."""
         pending = list(rows)
         attempt = 0
-        while self.breaker.tripped() is None:
+        while self.breaker.tripped(source) is None:
             attempt += 1
             try:
                 with self._spool() as folder:
                     arrived = self._download(source, rows, folder)
                     while pending:
-                        yield pending[0], attempt, self._kept(pending[0], arrived, several=len(rows) > 1)
+                        kept = self._kept(pending[0], arrived, several=len(rows) > 1)
+                        self._heard(rows, kept)
+                        yield pending[0], attempt, kept
                         pending.pop(0)
                 return
             except FetchError as error:
                 failure = error.failure
-            self.breaker.record(failure.outcome, failure.detail)
             failed = Fetched(outcome=failure.outcome, reason=failure.reason, detail=failure.detail)
+            self._heard(rows, failed)
             yield from ((row, attempt, failed) for row in pending)
             if attempt >= failure.tries:
                 return
-            self._back_off(attempt, failure)
+            self._back_off(source, attempt, failure)
 
-    def _back_off(self, attempt: int, failure: Failure) -> None:
+    def _heard(self, rows: list[dict], fetched: Fetched) -> None:
+        """Tells the breaker what was heard of these clips' source."""
+        known = rows[0]["known_outcome"] if all(row["failing"] for row in rows) else ""
+        self.breaker.record(rows[0]["source"], fetched.outcome, fetched.reason, fetched.detail, known)
+
+    def _back_off(self, source: str, attempt: int, failure: Failure) -> None:
         """Waits, longer each time, at random so that threads that failed together do not return together."""
         wait_s = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
         until = time.monotonic() + max(wait_s, min(failure.retry_after_s or 0.0, LONGEST_BACKOFF_S))
-        while (left_s := until - time.monotonic()) > 0 and self.breaker.tripped() is None:
+        while (left_s := until - time.monotonic()) > 0 and self.breaker.tripped(source) is None:
             time.sleep(min(left_s, 0.5))
 
     def _download(self, source: str, rows: list[dict], folder: str) -> _Arrived:
@@ -212,7 +217,6 @@ class Fetcher:
                 if error.failure.outcome == Outcome.BLOCKED:
                     self.proxies.rest(proxy, error.failure.retry_after_s)
                 raise
-        self.breaker.record(Outcome.OK, "")
         return arrived
 
     def _arrived(self, source: str, video: str | None, rows: list[dict], folder: str, proxy: str | None) -> _Arrived:
@@ -245,14 +249,14 @@ class Fetcher:
             with self._spool() as folder:
                 fetched = self._copy_kept(row, folder)
         except (FetchError, OSError, WorkerTroubleError) as error:
-            fetched = Fetched(outcome=Outcome.TRANSIENT, reason=_BAD_COPY, detail=type(error).__name__)
+            fetched = Fetched(outcome=Outcome.TRANSIENT, reason=storms.BAD_COPY, detail=type(error).__name__)
         if fetched.outcome == Outcome.OK:
             return fetched
         if settled(row["known_outcome"], ""):
             return None
         # A bad copy says nothing about the clip.
         why = f"{row['copy']}: {fetched.reason} {fetched.detail}".strip()
-        return Fetched(outcome=Outcome.TRANSIENT, reason=_BAD_COPY, detail=why, tools="import")
+        return Fetched(outcome=Outcome.TRANSIENT, reason=storms.BAD_COPY, detail=why, tools="import")
 
     def _copy_kept(self, row: dict, folder: str) -> Fetched:
         """Puts a lab's copy into the store, by a hard link where the file system can."""
@@ -262,7 +266,7 @@ class Fetcher:
         else:
             original = os.path.realpath(row["copy"])
             if not stat.S_ISREG(os.stat(original).st_mode):
-                return Fetched(outcome=Outcome.TRANSIENT, reason=_BAD_COPY, detail="not a file")
+                return Fetched(outcome=Outcome.TRANSIENT, reason=storms.BAD_COPY, detail="not a file")
             try:
                 os.link(original, path)
             except OSError:

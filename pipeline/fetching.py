@@ -80,8 +80,9 @@ class FetchClips(Worker):
             "youtube": _youtube_settings(settings, program),
             "budget": Budget(settings.downloads, settings.interval_s),
             "proxies": proxies.read(settings.proxies),
-            "breaker": Breaker(self._job.work),
+            "breaker": Breaker(self._job.work, settings.lost_share),
         }
+        self._breaker: Breaker = shared["breaker"]
         self._asker = availability.Asker(api_key=availability.read_key(settings.youtube_api_key), **shared)
         self._fetcher = fetch.Fetcher(
             root=self._job.root,
@@ -112,6 +113,7 @@ class FetchClips(Worker):
             answered = pool.map(lambda batch: self._ask(batch, writer), batches)
             for outcomes in itertools.chain(fetched, answered):
                 counts.update(outcomes)
+        self._breaker.settle()
         yield from counts.items()
 
     def _ask(self, rows: list[dict], writer: ledger.Writer) -> list[str]:
@@ -120,7 +122,8 @@ class FetchClips(Worker):
         for row in rows:
             of_source[row["source"]].append(row)
         outcomes = []
-        for answer in self._asker.ask(list(of_source)):
+        failing = {row["source"]: row["known_outcome"] for row in rows if row["failing"]}
+        for answer in self._asker.ask(list(of_source), failing):
             failure = answer.failure
             for row in of_source.pop(answer.source):
                 fetched = fetch.Fetched(
@@ -166,6 +169,7 @@ class FetchClips(Worker):
                 reason="internal_error",
                 detail=f"{type(error).__name__} in {place.name}, line {place.lineno}",  # its text may hold secrets
             )
+            self._breaker.record(group[0]["source"], failed.outcome, failed.reason, failed.detail)
             yield from ((row, 1, failed) for row in group if row["id"] not in last)
 
 

@@ -54,6 +54,7 @@ def of(table: pa.Table, state: pa.Table) -> pa.Table:
     columns["media_start_us"] = pc.if_else(same, pc.fill_null(found["media_start_us"], 0), 0)
     columns["rule"] = pc.fill_null(found["rule"], FIRST_RULES)
     columns |= {name: found[name] for name in ("time", "run", "attempt")}
+    columns["in_storm"] = pc.and_(same, pc.fill_null(found["in_storm"], False))
     return pa.table(columns)
 
 
@@ -125,6 +126,7 @@ def to_fetch(
     else:
         is_left, is_asked = _left(known, is_remote(table), store, recheck, every=copies is not None)
     carried = {f"known_{name}": known[name] for name in _CARRIED}
+    carried["failing"] = _failing(known)
     next_round = pc.multiply(pc.add(pc.divide(known["attempt"], ROUND), 1), ROUND)
     made = pc.if_else(pc.fill_null(pc.equal(known["run"], run), False), next_round, 0)
     ways = {"ask": is_asked, "anew": pa.repeat(anew, len(table))}
@@ -173,11 +175,18 @@ def _left(
     old = pc.fill_null(pc.less(known["time"], pa.scalar(recheck.before, known["time"].type)), False)
     named = pc.and_(old, pc.is_in(known["outcome"], value_set=pa.array(sorted(recheck.outcomes), pa.string())))
     new = pc.equal(known["outcome"], "")
+    named = pc.or_(named, known["in_storm"])  # nothing of that was ever settled
     again = pc.or_(pc.and_(named, pc.invert(fetched)), is_outdated(known))
     return (
         pc.or_(pc.or_(new, lost), pc.or_(again, pc.invert(remote))),
         pc.and_(pc.and_(named, there), remote),
     )
+
+
+def _failing(known: pa.Table) -> pa.ChunkedArray:
+    """Which clips' sources failed when they were last asked for, and in no storm: it is expected again."""
+    answered = pc.is_in(known["outcome"], value_set=pa.array(["", Outcome.OK.value]))
+    return pc.and_(pc.invert(answered), pc.invert(known["in_storm"]))
 
 
 def _is_settled(known: pa.Table, fetched: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mbt.pipeline import parquet, storage
+from mbt.pipeline import parquet, storage, storms
 from mbt.schemas.clip import Outcome
 
 FOLDER = "ledger"
@@ -48,8 +48,6 @@ ATTEMPTS = pa.schema(
         ("rule", pa.int32()),  # of what is unusable: version of the rules that say so; 1 where that is not said
     ]
 )
-# A reason that alone proves nothing: YouTube says it of videos that are gone, and of good ones to guests it dislikes.
-DOUBT = "unavailable"
 DAYS_OF_DOUBT = 3
 # A run that fetches a clip again numbers those attempts from the next multiple of this, far above any retries.
 ROUND = 1000
@@ -145,15 +143,17 @@ class Writer:
 def state(root: str) -> pa.Table:
     """The newest attempt of every clip that was ever tried; columns as in `ATTEMPTS`, without bytes and tools.
 
-    A clip of which nothing but `DOUBT` was heard on `DAYS_OF_DOUBT` days since it was last fetched counts as gone.
+    What was heard `in_storm` settles nothing: it is transient, whatever was said. Else a clip of which nothing but
+    `storms.DOUBT` was heard on `DAYS_OF_DOUBT` days since it was last fetched counts as gone.
     """
     table = read(root, _STATE_COLUMNS)
+    table = table.append_column("in_storm", pa.array(storms.hindsight(table)))
     if not len(table):
         return table
     order = _newest_first(table)
     ids = pc.take(table["clip_id"], order).combine_chunks()
     first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids[1:], ids[:-1])])
-    return _without_doubt(table.take(pc.filter(order, first)), table)
+    return _without_doubt(_unsettled(table.take(pc.filter(order, first))), table)
 
 
 def _newest_first(table: pa.Table) -> pa.Array:
@@ -218,8 +218,16 @@ def listed(folder: str) -> list[str]:
         before = found
 
 
+def _unsettled(newest: pa.Table) -> pa.Table:
+    """A page instead of media, and what the source is said to have lost, may be an error of its server."""
+    page = pc.and_(pc.equal(newest["outcome"], Outcome.UNUSABLE.value), pc.equal(newest["reason"], storms.NOT_MEDIA))
+    lost = pc.or_(page, pc.is_in(newest["outcome"], pa.array([Outcome.GONE.value, Outcome.RESTRICTED.value])))
+    outcome = pc.if_else(pc.and_(newest["in_storm"], lost), Outcome.TRANSIENT.value, newest["outcome"])
+    return newest.set_column(newest.column_names.index("outcome"), "outcome", outcome)
+
+
 def _without_doubt(newest: pa.Table, attempts: pa.Table) -> pa.Table:
-    doubted = pc.equal(newest["reason"], DOUBT)
+    doubted = pc.equal(newest["reason"], storms.DOUBT)
     if not pc.any(doubted).as_py():
         return newest
     ids = newest.filter(doubted)["clip_id"].combine_chunks()
@@ -230,12 +238,13 @@ def _without_doubt(newest: pa.Table, attempts: pa.Table) -> pa.Table:
 
 
 def _confirmed(attempts: pa.Table) -> set[str]:
-    """Clips that were doubted on enough days since they were last fetched."""
+    """Clips that were doubted on enough days since they were last fetched, not counting what a storm said."""
+    attempts = attempts.filter(pc.invert(attempts["in_storm"]))
     rows = attempts.select(["clip_id", "run", "attempt", "time", "outcome", "reason"]).to_pylist()
     days: dict[str, set] = {}
     for row in sorted(rows, key=_order):
         seen = days.setdefault(row["clip_id"], set())
-        if row["reason"] == DOUBT:
+        if row["reason"] == storms.DOUBT:
             seen.add(row["time"].date())
         elif row["outcome"] == Outcome.OK:
             seen.clear()

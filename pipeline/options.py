@@ -20,6 +20,7 @@ class Options:
       max_attempts: clips to try in this run, or None for all that are left.
       recheck: outcomes to ask about again, or None: whatever is not settled.
       older_than_s: age of the newest word from which on it is asked again.
+      allow_loss: share of a split that may be lost to what may pass, or None for the defaults of `loss_guard`.
       drop_removed: leave clips out that were fetched and are not online any more.
       reencode: fetch again what must be made anew by another encoder and has no media.
       num_shards: per split, or None for the default.
@@ -40,6 +41,7 @@ class Options:
     max_attempts: int | None = None
     recheck: frozenset[str] | None = None
     older_than_s: float = 0.0
+    allow_loss: float | None = None
     drop_removed: bool = False
     reencode: bool = False
     num_shards: int | None = None

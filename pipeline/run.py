@@ -34,7 +34,7 @@ from mbt.pipeline.annotations.rows import AnnotationsError
 from mbt.pipeline.assemble import Assembly, Result
 from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.options import Options
-from mbt.pipeline.work import Work, read_clips, read_some_clips
+from mbt.pipeline.work import Clips, Work, read_clips, read_some_clips
 from mbt.schemas.manifest import FormatError
 
 
@@ -62,7 +62,7 @@ def fetch(options: Options) -> standing.Status:
     with _refusals(), _writing(options) as work:
         clips = work.read(work.salt())
         work.fetch(clips.valid)
-        status_ = standing.of(clips.valid, clips.invalid, options.root, clips.notes)
+        status_ = _standing(options, clips)
         work.end()
         return status_
 
@@ -90,7 +90,7 @@ def adopt(options: Options, folder: str, pattern: str) -> tuple[standing.Status,
             for turn in range(max(map(len, found.values()), default=0)):  # a second copy is for where the first is bad
                 turns = {clip: paths[turn] for clip, paths in found.items() if turn < len(paths)}
                 work.fetch(clips.valid, {clip: (path, names.is_clip) for clip, path in turns.items()})
-            status_ = standing.of(clips.valid, clips.invalid, options.root, clips.notes)
+            status_ = _standing(options, clips)
             work.end()
             return status_, len(found)
 
@@ -106,7 +106,12 @@ def status(options: Options) -> standing.Status:
             raise RefusedError(f"--output={options.root}: nothing was ever fetched there")
         existing = datasets.read(options.root)
         clips = read_clips(options, existing.salt if existing else options.name)
-        return standing.of(clips.valid, clips.invalid, options.root, clips.notes)
+        return _standing(options, clips)
+
+
+def _standing(options: Options, clips: Clips) -> standing.Status:
+    media_root = options.selection.media_root
+    return standing.of(clips.valid, clips.invalid, options.root, clips.notes, media_root=media_root)
 
 
 def plan(options: Options, *, within_s: float, sample: int) -> forecast.Forecast:

@@ -18,6 +18,7 @@ class FetchSettings:
       time_limit_s: of a download.
       max_bytes: of a download.
       workers: that may fetch at a time, or None for as many as there are.
+      lost_share: of a host's recent answers that bring nothing, above which it is not asked any more.
     """
 
     cookies: str | None = None
@@ -30,3 +31,4 @@ class FetchSettings:
     time_limit_s: float = 900.0
     max_bytes: int = 2 << 30
     workers: int | None = None
+    lost_share: float = 0.8

@@ -5,7 +5,7 @@ import dataclasses
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mbt.pipeline import catalogue, known, ledger, media, snapshot
+from mbt.pipeline import catalogue, known, ledger, lost_source, media, snapshot
 from mbt.pipeline.decode import RULES
 from mbt.schemas.clip import Outcome
 from mbt.schemas.index import FIRST_RULES
@@ -45,8 +45,8 @@ class Status:
         return self.num_left / self.clips_per_second if self.clips_per_second else None
 
 
-def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) -> Status:
-    """The status of these clips by the ledger in ROOT."""
+def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...], *, media_root: str) -> Status:
+    """The status of these clips by the ledger in ROOT; the notes say where the first file was looked for in vain."""
     found = known.of(valid, ledger.state(root))
     there = known.is_there(found)
     missing = pc.and_(pc.and_(there, known.is_remote(valid)), pc.invert(known.is_held(found, media.listing(root))))
@@ -78,7 +78,7 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...]) ->
         num_outdated=_count(pc.or_(outdated, pc.and_(may_be_built, _is_refused(valid, root)))),
         num_left=sum(split[outcome] for split in splits.values() for outcome in _LEFT) + num_missing + _count(outdated),
         clips_per_second=rate(root),
-        notes=notes,
+        notes=(*notes, *_absent(valid, outcome, found, media_root)),
     )
 
 
@@ -95,6 +95,18 @@ def _is_refused(valid: pa.Table, root: str) -> pa.ChunkedArray:
     rules = rows["rule"] if "rule" in rows.column_names else pa.chunked_array([pa.repeat(FIRST_RULES, len(rows))])
     refused = pc.and_(pc.equal(rows["outcome"], Outcome.UNUSABLE.value), pc.less(rules, RULES))
     return pc.is_in(valid["id"], value_set=rows.filter(refused)["id"].combine_chunks())
+
+
+def _absent(valid: pa.Table, outcome: pa.ChunkedArray, found: pa.Table, media_root: str) -> tuple[str, ...]:
+    """What is said of files of this machine that are not there."""
+    missing = pc.equal(found["reason"], lost_source.MISSING)
+    missing = pc.and_(pc.and_(missing, pc.equal(outcome, Outcome.TRANSIENT.value)), pc.invert(known.is_remote(valid)))
+    if not pc.any(missing).as_py():
+        return ()
+    rows = valid.select(["id", "file", "line", "source"]).filter(missing)
+    for name, column in (("outcome", outcome), ("reason", found["reason"]), ("detail", found["detail"])):
+        rows = rows.append_column(name, column.filter(missing))
+    return (lost_source.said(rows, valid, media_root),)
 
 
 def rate(root: str) -> float | None:

@@ -178,12 +178,23 @@ class Work:
         del rows
         with self.job(count, "fetch") as shared, self.pipeline("fetch") as pipeline:
             _ = pipeline | beam.Create([path]) | fetching.Fetch(shared)
-        if (why := breaker.read(breaker.path(self.folder))) is not None:
-            raise IncompleteError(
-                f"stopped early: {why}. No clip counts as lost for that, and nothing was published. "
-                "Go on with the same command, in an hour or so where you were throttled; --sleep, --cookies and "
-                "--proxies help (see mbt-data fetch --help)"
-            )
+        self._check_not_stopped(breaker.read(self.folder))
+
+    def _check_not_stopped(self, stopped: dict[str, str]) -> None:
+        """Ends a run that gave up everything, or a host: what is left of that is said with --allow_loss to be enough.
+
+        Raises:
+          IncompleteError: it did.
+        """
+        if not stopped or (breaker.ALL not in stopped and self.options.allow_loss is not None):
+            return
+        first = stopped.get(breaker.ALL) or stopped[min(stopped)]
+        more = f", and so with {len(stopped) - 1} more hosts" if len(stopped) > 1 else ""
+        raise IncompleteError(
+            f"stopped early: {first}{more}. No clip counts as lost for that, and nothing was published. "
+            "Go on with the same command, in an hour or so where you were throttled; --sleep, --cookies and "
+            "--proxies help (see mbt-data fetch --help)"
+        )
 
     def _recheck(self) -> known.Recheck | None:
         if self.options.recheck is None:

@@ -3,6 +3,8 @@
 import collections
 import contextlib
 import http.server
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 _HUGE_BYTES = 10_000_000_000
+_LOGIN = b"<!doctype html><html><body><form>Who are you?</form></body></html>"
 
 
 class MediaServer(http.server.ThreadingHTTPServer):
@@ -34,7 +37,7 @@ class MediaServer(http.server.ThreadingHTTPServer):
         self.complete: collections.Counter = collections.Counter()
         self.latency_s = 0.0
         self.refuse_from: int | None = None  # the number of the request from which on everything is `refuse_with`
-        self.refuse_with = 429
+        self.refuse_with: int | str = 429  # or "reset" a connection, or send a "page" to log in
         self.retry_after: str | None = None
         self.closing = threading.Event()
         self.gate = threading.Event()
@@ -76,9 +79,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.server.at_a_time -= 1
         with contextlib.suppress(ConnectionError):
             if self.server.refuse_from is not None and number >= self.server.refuse_from:
-                self._status(self.server.refuse_with)
+                self._refuse(self.server.refuse_with)
             else:
                 self._answer()
+
+    def _refuse(self, how: int | str) -> None:
+        if how == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+        elif how == "page":
+            self._head(200, len(_LOGIN))
+            self.wfile.write(_LOGIN)
+        else:
+            self._status(int(how))
 
     def _answer(self) -> None:
         path = PurePosixPath(self.path.partition("?")[0].lstrip("/"))
@@ -136,7 +150,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.flush()
 
     def _status(self, status: int) -> None:
-        headers = {"Retry-After": self.server.retry_after} if self.server.retry_after and status == 429 else {}
+        headers = {"Retry-After": self.server.retry_after} if self.server.retry_after and status in (429, 503) else {}
         self._head(status, 0, headers)
 
     def _redirect(self, target: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from command_server import Running
 from media_server import serving
 
-from mbt.pipeline import breaker, copies, ledger, media
+from mbt.pipeline import breaker, copies, ledger, media, storms
 from mbt.schemas.clip import Outcome
 
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
@@ -244,8 +244,8 @@ def test_hostile_media_reach_nothing_else(server, clips, clip_folder, make_media
         bomb = make_media(tmp_path / "bomb.mkv", size="16384x8", seconds=0.04)
         server.files["bomb.mkv"] = bomb.read_bytes().replace((16384).to_bytes(2, "big"), (60_000).to_bytes(2, "big"))
         clips([*HOSTILE, "drefs.mp4", "bomb.png", "bomb.mkv", f"to/x?{other.url}/0.mp4"])
-        done = mbt_data("build", *words(tmp_path))
-        assert done.returncode == 0, done.stderr
+        done = mbt_data("build", *words(tmp_path, "--allow_loss=1"))
+        assert done.returncode == 1 and "no clip would be a record" in done.stderr, done.stderr
         assert other.requests == []
     found = outcomes(tmp_path / "out")
     assert found.pop(f"to/x?{other.url}/0.mp4") == ("transient", "bad_redirect")
@@ -442,7 +442,7 @@ def test_a_wrong_command_is_refused_in_one_line(mbt_data, clips, tmp_path, words
 
 
 def test_doubt_becomes_loss_only_after_days(tmp_path):
-    def attempt(run: int, day: int, outcome: str = "transient", reason: str = ledger.DOUBT) -> None:
+    def attempt(run: int, day: int, outcome: str = "transient", reason: str = storms.DOUBT) -> None:
         row = dict.fromkeys(("attempt_id", "detail", "digest", "media", "signature", "tools"), "")
         row |= {"clip_id": "c", "run": run, "attempt": 1, "time": day * 86_400_000_000, "source": "s", "bytes": 0}
         row |= {"start_us": 0, "end_us": 1, "media_start_us": 0, "outcome": outcome, "reason": reason}
@@ -468,17 +468,24 @@ def test_doubt_becomes_loss_only_after_days(tmp_path):
 def test_a_breaker_trips_on_refusals_and_tells_others(tmp_path):
     (tmp_path / "work").mkdir()
     first, second = (breaker.Breaker(str(tmp_path / "work")) for _ in range(2))
-    for _ in range(breaker.FEWEST):
-        first.record(Outcome.OK, "")
-        first.record(Outcome.TRANSIENT, "x")
-    for _ in range(11):
-        first.record(Outcome.BLOCKED, "HTTP 429")
-        assert first.tripped() is None
-    for _ in range(20):
-        first.record(Outcome.BLOCKED, "HTTP 429")
-    assert "HTTP 429" in first.tripped()
+    for number in range(storms.FEWEST):
+        first.record(f"http://host/well-{number}", Outcome.OK, "", "")
+        first.record(f"http://host/lost-{number}", Outcome.TRANSIENT, "http_500", "x")
+    for number in range(11):
+        first.record(f"http://host/{number}", Outcome.BLOCKED, "http_429", "HTTP 429")
+        assert first.tripped("http://host/x") is None
+    for number in range(11, 31):
+        first.record(f"http://host/{number}", Outcome.BLOCKED, "http_429", "HTTP 429")
+    assert "HTTP 429" in first.tripped("http://host/x") and "host" in first.tripped("http://host/x")
+    assert first.tripped("http://other/x") is None
     time.sleep(0.01)
-    assert second.tripped() == first.tripped()
+    assert second.tripped("http://host/y") == first.tripped("http://host/x")
+    first.trip("the disk is full")
+    assert first.tripped("http://other/x") == "the disk is full"
+    assert set(breaker.read(str(tmp_path / "work")).values()) == {
+        first.tripped("http://other/x"),
+        second.tripped("http://host/y"),
+    }
 
 
 def test_a_bad_copy_says_nothing_about_its_clip(server, clips, mbt_data, tmp_path):
@@ -520,7 +527,8 @@ def test_media_damaged_in_the_store_are_fetched_again(server, clips, mbt_data, t
 def test_few_clips_that_are_all_refused_are_not_published(clips, mbt_data, tmp_path):
     clips(["429/0.mp4", "429/1.mp4", "429/2.mp4"])
     done = mbt_data("build", *words(tmp_path))
-    assert done.returncode == 1 and "3 of 3 clips were refused" in done.stderr, done.stderr
+    assert done.returncode == 1 and "train would lack 3 of 3 clips" in done.stderr, done.stderr
+    assert "http_429" in done.stderr and "--sleep, --cookies and --proxies help" in done.stderr
     assert not (tmp_path / "out" / "snapshots").exists()
 
 

@@ -49,10 +49,10 @@ def test_fetch_build_verify_and_repair(store, on, answer, server, write_csv, cli
     assert len(media.listing(root)) == 4 and len(ledger.state(root)) == 6
     assert on("status", root)["splits"]["train"] == fetched
     server.requests.clear()
-    built = on("build", root)
+    built = on("build", root, "--allow_loss=0.2")
     assert built["splits"]["train"]["records"] == 4 and server.requests == []
     assert on("build", root)["new"] is False
-    on("build", str(tmp_path / "local"))
+    on("build", str(tmp_path / "local"), "--allow_loss=0.2")
     same_shards(root, tmp_path / "local")
     assert not storage.folders(f"{root}/tmp")
 

@@ -67,7 +67,7 @@ def test_audioset_from_youtube(run, videos, tmp_path):
     with FakeYouTube(videos) as fake:
         done = run(tmp_path, fake, "build", "--json")
         # Two of seven are refused to us: nothing is published.
-        assert done.returncode == 1 and "2 of 7 clips were refused" in done.stderr, done.stderr
+        assert done.returncode == 1 and "eval would lack 2 of 7 clips" in done.stderr, done.stderr
         assert not (tmp_path / "out" / "snapshots").exists()
         assert not fake.strangers and any("VERYSECRET" in cookie for cookie in fake.cookies)
     found = outcomes(tmp_path / "out")

@@ -20,7 +20,8 @@ any order.
   id          unique; made of path, start and end where the column is missing
 
 Run it again after correcting the annotations: only the shards that changed are built. A run that was killed is
-finished by the same command. Clips that cannot be used never stop the job; each gets a reason.
+finished by the same command. Clips that cannot be used never stop the job; each gets a reason. What stops it is a split
+that would lose more than --allow_loss to servers that refuse us or are down, or to files that are not there.
 """
 
 EPILOG = (

@@ -66,6 +66,14 @@ def seconds(text: str) -> float:
     return number
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1, such as 0.05")
+    return number
+
+
 def amount(text: str) -> int:
     """Bytes, such as 500k, 10M or 2G."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", text, re.IGNORECASE | re.ASCII)
@@ -178,6 +186,14 @@ def add_build(parser: argparse.ArgumentParser) -> None:
     )
     add("--snapshot", metavar="NAME", help="name of the snapshot (default: the time)")
     add(
+        "--allow_loss",
+        type=share,
+        metavar="SHARE",
+        help="publish although up to this share of a split is only out of reach: refused, in error, not reached, or "
+        "its local file not there; such as 0.05 (default: 0.1 of a split's list where that is new, then 0.02 of the "
+        "records of the snapshot before)",
+    )
+    add(
         "--keep_media",
         choices=("yes", "no"),
         default="yes",
@@ -217,6 +233,7 @@ def build_options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any)
         time_limit_s=float(known.clip_time_limit),
         keep_media=known.keep_media == "yes",
         reencode=known.reencode,
+        allow_loss=known.allow_loss,
         **more,
     )
 
@@ -357,6 +374,7 @@ def _check_secret(flag: str, place: str | None) -> None:
 
 
 def _fetch(known: argparse.Namespace) -> FetchSettings:
+    defaults = FetchSettings()
     return FetchSettings(
         cookies=_secret(known.cookies),
         proxies=_secret(known.proxies),
@@ -367,6 +385,7 @@ def _fetch(known: argparse.Namespace) -> FetchSettings:
         download=known.download,
         time_limit_s=float(known.download_time_limit),
         workers=known.max_fetch_workers,
+        lost_share=max(defaults.lost_share, getattr(known, "allow_loss", None) or 0.0),
     )
 
 
