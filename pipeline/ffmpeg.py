@@ -115,12 +115,15 @@ def run(program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int
       WorkerTroubleError: the time limit passed, memory ran out, or the process was killed.
       OverflowError: more than `byte_limit` bytes came.
     """
+    start = functools.partial(
+        _limited_run, program, arguments, outputs=outputs, byte_limit=byte_limit, time_limit_s=time_limit_s
+    )
     with memory.turn() as address_space:
-        ended = _limited_run(program, arguments, outputs, byte_limit, time_limit_s, address_space)
+        ended = start(address_space=address_space)
     if address_space < memory.WHOLE_BYTES and (ended.is_full or _may_have_lacked_memory(ended.run)):
         memory.place().begin_anew()
         with memory.alone(), memory.turn() as address_space:
-            ended = _limited_run(program, arguments, outputs, byte_limit, time_limit_s, address_space)
+            ended = start(address_space=address_space)
     _check(ended, program)
     return ended.run
 
@@ -134,7 +137,7 @@ class _Ended:
 
 
 def _limited_run(
-    program: str, arguments: Sequence[str], outputs: int, byte_limit: int, time_limit_s: float, address_space: int
+    program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int, time_limit_s: float, address_space: int
 ) -> _Ended:
     pipes = [os.pipe() for _ in range(outputs)]
     ends = [write_end for _, write_end in pipes]

@@ -138,12 +138,13 @@ class Place:
 
 _turns = _Turns()
 _is_alone = contextvars.ContextVar("is_alone", default=False)
-_place = contextvars.ContextVar("place", default=Place(Room(0), is_next=True))
+_place: contextvars.ContextVar[Place | None] = contextvars.ContextVar("place", default=None)
+_OWN_TURN = Place(Room(0), is_next=True)
 
 
 def place() -> Place:
     """That of the clip that this thread works on."""
-    return _place.get()
+    return _place.get() or _OWN_TURN
 
 
 @functools.cache

@@ -102,14 +102,15 @@ _SEEDS = {
 
 def seeds(program: str, folder: Path) -> dict[str, bytes]:
     """Whole files of a second by their names, in many containers and codecs."""
+    return {name: _seed(program, folder, name) for name in _SEEDS}
+
+
+def _seed(program: str, folder: Path, name: str) -> bytes:
+    path = folder / name
     sources = ["-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25", "-f", "lavfi", "-i", "sine=frequency=440"]
-    made = {}
-    for name, options in _SEEDS.items():
-        path = folder / name
-        words = ["-v", "error", "-y", "-bitexact", *sources, "-t", "1", "-pix_fmt", "yuv420p", *options, str(path)]
-        subprocess.run([program, *words], check=True, stdin=subprocess.DEVNULL)
-        made[name] = path.read_bytes()
-    return made
+    words = ["-v", "error", "-y", "-bitexact", *sources, "-t", "1", "-pix_fmt", "yuv420p", *_SEEDS[name], str(path)]
+    subprocess.run([program, *words], check=True, stdin=subprocess.DEVNULL)
+    return path.read_bytes()
 
 
 Mutation = Callable[[random.Random, bytearray], bytearray]
@@ -267,21 +268,22 @@ def mutated(draw: random.Random, number: int, whole: dict[str, bytes]) -> tuple[
     return name, bytes(mutation(draw, bytearray(whole[seed])))
 
 
-def blockers(program: str, folder: Path) -> dict[str, bytes]:
-    """The worst that is known, by names."""
-    plain = seeds(program, folder)["h264.mp4"]
+def blockers(program: str, folder: Path, *, slow: bool = True) -> dict[str, bytes]:
+    """The worst that is known, by names; some take a minute each."""
+    plain = _seed(program, folder, "h264.mp4")
     titled = folder / "titled.mp4"
     words = ["-v", "error", "-y", "-i", str(folder / "h264.mp4"), "-c", "copy", "-metadata", f"title={FATAL}"]
     subprocess.run([program, *words, str(titled)], check=True, stdin=subprocess.DEVNULL)
-    return {
+    quick = {
+        "plain.mp4": plain,
         "title.mp4": titled.read_bytes(),
         f"{FATAL}.mp4": plain,
         "count.mp4": _with_count(plain, b"stsz", 0x0FFFFFFF),
         "stts.mp4": _with_count(plain, b"stts", 0x0FFFFFFF),
-        "bomb.mov": bomb(program),
-        "wide1.mov": wide(program),
-        "wide2.mov": wide(program, 349),
     }
+    return quick | (
+        {"bomb.mov": bomb(program), "wide1.mov": wide(program), "wide2.mov": wide(program, 349)} if slow else {}
+    )
 
 
 def _with_count(data: bytes, table: bytes, count: int) -> bytes:
