@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import apache_beam as beam
 import pyarrow as pa
@@ -15,6 +17,7 @@ from mbt.pipeline import dataset as datasets
 from mbt.pipeline import fetch, fetching, known, ledger, loss_guard, media, plan, reencoding, snapshot, storage, storms
 from mbt.pipeline.annotations.files import split_and_path
 from mbt.pipeline.errors import IncompleteError, RefusedError
+from mbt.pipeline.shard import LeftOut
 from mbt.pipeline.work import Clips, Work
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import DATASET_FILE, Dataset, Manifest
@@ -73,23 +76,33 @@ class Assembly:
         if dataset != existing:
             storage.write(storage.join(self._root, DATASET_FILE), dataset.to_json().encode())
         self._build(table, tasks)
+        left_out: dict[str, LeftOut] = {}
         for _ in range(_ROUNDS):
             # Their media were deleted once they were in a shard, or damaged, and a new record is to be made of them.
-            if not (wanted := self._wanted(tasks)):
+            wanted = self._wanted(tasks)
+            if wanted:
+                self._fetch_again(clips.valid, wanted)
+            # And these give none today: a shard without them has another name.
+            more = self._left_out(tasks)
+            if not (wanted or more):
                 break
-            self._fetch_again(clips.valid, wanted)
-            table, tasks = self._planned(clips.valid, dataset)
+            left_out |= more
+            table, tasks = self._planned(clips.valid, dataset, left_out)
             self._build(table, tasks)
         result = self._publish(dataset, table, clips, tasks, there)
         if not self._options.keep_media:
-            self._release(clips.valid)
+            self._release(clips.valid.filter(pc.invert(_are_among(clips.valid, left_out))))
         self._work.end()
         return result
 
-    def _planned(self, valid: pa.Table, dataset: Dataset) -> tuple[pa.Table, list[plan.Task]]:
+    def _planned(
+        self, valid: pa.Table, dataset: Dataset, left_out: Mapping[str, LeftOut] = MappingProxyType({})
+    ) -> tuple[pa.Table, list[plan.Task]]:
         """The clips in the order of the shards, and the shards to make of them."""
         state = ledger.state(self._root)
         columns = known.with_outcomes(valid, state, drop_removed=self._options.drop_removed)
+        if left_out:
+            columns |= _passing(valid, columns, left_out)
         table = with_label_indices(plan.with_shards(columns, dataset), dataset)
         media_root, parent = self._options.selection.media_root, snapshot.latest(self._root)
         return table, list(plan.tasks(table, dataset, media_root, parent))
@@ -107,6 +120,12 @@ class Assembly:
         """Clips of which a new record is to be made, and whose media were deleted."""
         results = building.read_results(self._work.folder, tasks)
         return [clip for _, result in results if result for clip in result.get("wanted", ())]
+
+    def _left_out(self, tasks: list[plan.Task]) -> dict[str, LeftOut]:
+        """Clips that gave no record for now, by id. The ledger does not say so: the next run tries them again."""
+        results = building.read_results(self._work.folder, tasks)
+        clips = [LeftOut(**clip) for _, result in results if result for clip in result.get("left_out", ())]
+        return {clip.id: clip for clip in clips}
 
     def _fetch_again(self, valid: pa.Table, wanted: list[str]) -> None:
         """Fetches media that were there before.
@@ -236,6 +255,22 @@ class Assembly:
             if result is None or "error" in result:
                 failures.append(f"{task.stem}: {result['error'] if result else 'its worker died'}")
         return failures
+
+
+def _are_among(valid: pa.Table, left_out: Mapping[str, LeftOut]) -> pa.ChunkedArray:
+    return pc.is_in(valid["id"], value_set=pa.array(list(left_out), pa.string()))
+
+
+def _passing(
+    valid: pa.Table, columns: Mapping[str, pa.ChunkedArray], left_out: Mapping[str, LeftOut]
+) -> dict[str, pa.ChunkedArray]:
+    """The outcomes, of which those of the clips that are left out say so."""
+    places = pc.index_in(valid["id"], value_set=pa.array(list(left_out), pa.string()))
+    changed = {"outcome": pc.if_else(pc.is_valid(places), Outcome.TRANSIENT.value, columns["outcome"])}
+    for name in ("reason", "detail"):
+        words = pa.array([getattr(clip, name) for clip in left_out.values()], pa.string())
+        changed[name] = pc.coalesce(words.take(places), columns[name])
+    return changed
 
 
 def with_label_indices(table: pa.Table, dataset: Dataset) -> pa.Table:

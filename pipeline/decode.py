@@ -102,6 +102,8 @@ def settings() -> dict[str, object]:
         "max_clip_us": MAX_CLIP_US,
         "max_clip_bytes": MAX_CLIP_BYTES,
         "max_error_rate": MAX_ERROR_RATE,
+        "max_address_space_bytes": process.MEMORY_LIMIT_BYTES,
+        "max_block_bytes": process.MAX_BLOCK_BYTES,
         "tolerated_gap_us": TOLERATED_GAP_US,
         "tolerated_gap_share": TOLERATED_GAP_SHARE,
         "end_slack_us": END_SLACK_US,

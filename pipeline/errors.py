@@ -11,3 +11,7 @@ class IncompleteError(Exception):
 
 class EngineError(IncompleteError):
     """The engine of a job is gone; its worker's threads, if they are this process's, may wait for it for ever."""
+
+
+class WorkerTroubleError(RuntimeError):
+    """This machine failed (time, memory, disk), not the input: the shard wants another try."""

@@ -14,20 +14,21 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
-from mbt.pipeline import download, media, probe, storage, storms, youtube
+from mbt.pipeline import attempts, download, media, probe, storage, storms, youtube
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.decode import UnusableError
-from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
+from mbt.pipeline.errors import WorkerTroubleError
 from mbt.pipeline.outcomes import MAX_DETAIL, Failure, FetchError, StopError
 from mbt.pipeline.proxies import AllRestingError, Proxies
 from mbt.pipeline.sources import is_url, stays_in_place
 from mbt.schemas.clip import MICROSECONDS, Outcome
+from mbt.schemas.regular import NotAFileError, open_file
 
 BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
-PROBE_TRIES = 3  # of media on which this machine fails
 # A file that is this much longer than its clip is cut: what nobody reads is not kept.
 CUT_FROM_US = 20 * MICROSECONDS
 # A lab's copy whose name has no time is the clip if it is not longer than this, and else the whole video.
@@ -94,24 +95,34 @@ def signature(path: str) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
-def local(path: str) -> Fetched:
-    """Takes note of a file that stays where it is."""
+def local(path: str, max_bytes: int) -> Fetched:
+    """Takes note of a file that stays where it is, and is no larger than `max_bytes`."""
     before = signature(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return Fetched(outcome=Outcome.INVALID, reason="not_a_file", detail=f"{path} is a folder or a device")
-        digest, size = hashlib.sha256(), 0
-        with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
+        with open_file(path, buffering=0) as file:
+            there = os.fstat(file.fileno()).st_size
+            if there > max_bytes:
+                detail = f"{path} has {there} bytes, over the limit of {max_bytes}"
+                return Fetched(outcome=Outcome.UNUSABLE, reason="too_large", detail=detail)
+            digest, size = _digest_of(file, there)
     except FileNotFoundError:
         return Fetched(outcome=Outcome.TRANSIENT, reason="missing", detail=f"{path}: no such file")
+    except NotAFileError as error:
+        return Fetched(outcome=Outcome.INVALID, reason="not_a_file", detail=f"{path} {error.strerror}")
     except OSError as error:
         return Fetched(outcome=Outcome.TRANSIENT, reason="unreadable", detail=f"{path}: {error.strerror}")
     if not size:
         return Fetched(outcome=Outcome.UNUSABLE, reason="empty", detail=f"{path} has 0 bytes")
-    return Fetched(outcome=Outcome.OK, bytes=size, digest=digest.hexdigest(), media=path, signature=before)
+    return Fetched(outcome=Outcome.OK, bytes=size, digest=digest, media=path, signature=before)
+
+
+def _digest_of(file: BinaryIO, size: int) -> tuple[str, int]:
+    """SHA-256 and size of a file, of which no more is read than it had: some, such as those of /proc, have no end."""
+    digest, left = hashlib.sha256(), size
+    while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+        digest.update(chunk)
+        left -= len(chunk)
+    return digest.hexdigest(), size - left
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,7 +162,7 @@ class Fetcher:
         copies = [row for row in rows if row["copy"]]
         wanted = [row for row in rows if not row["copy"]]
         if wanted and stays_in_place(source):
-            fetched = local(source)
+            fetched = local(source, self.limits.max_bytes)
             yield from ((row, 1, fetched) for row in wanted)
             wanted = []
         try:
@@ -294,6 +305,11 @@ class Fetcher:
             if not arrived.is_whole:
                 return Fetched(outcome=Outcome.TRANSIENT, reason="cut_short", detail=f"of unknown length: {error}")
             return Fetched(outcome=Outcome.UNUSABLE, reason=error.reason, detail=error.detail, tools=arrived.tools)
+        # Says nothing of the source's server, nor of its other clips.
+        except attempts.PassingError as error:
+            return Fetched(outcome=Outcome.TRANSIENT, reason=error.reason, detail=str(error), tools=arrived.tools)
+        except WorkerTroubleError as error:
+            return Fetched(outcome=Outcome.TRANSIENT, reason="probe_failed", detail=str(error), tools=arrived.tools)
         return Fetched(
             outcome=Outcome.OK, bytes=size, digest=digest, media=name, media_start_us=start_us, tools=arrived.tools
         )
@@ -310,24 +326,12 @@ class Fetcher:
             if zero_us is not None:
                 self._probe(target, start_us - zero_us, end_us - zero_us)
                 return target, arrived.starts_at_us + zero_us
-        except (UnusableError, WorkerTroubleError, FetchError):
+        except (UnusableError, WorkerTroubleError, attempts.PassingError):
             pass  # what decodes whole and not cut stays whole
         return arrived.path, arrived.starts_at_us
 
     def _probe(self, path: str, start_us: int, end_us: int) -> probe.Probed:
-        for remaining in reversed(range(PROBE_TRIES)):
-            try:
-                return probe.probe(path, max(0, start_us), end_us, self.program)
-            except WorkerTroubleError as error:
-                if remaining:
-                    continue
-                if isinstance(error, DecoderCrashError):
-                    raise UnusableError("decoder_crashed", f"{error}, {PROBE_TRIES} times") from error
-                detail = f"{error}, {PROBE_TRIES} times"
-                raise FetchError(
-                    Failure(outcome=Outcome.TRANSIENT, reason="probe_failed", detail=detail, tries=1)
-                ) from error
-        raise AssertionError("unreachable")
+        return attempts.tried(lambda: probe.probe(path, max(0, start_us), end_us, self.program))
 
     def _store(self, path: str, name: str, *, keep: bool) -> None:
         final = storage.join(self.root, name)

@@ -1,7 +1,7 @@
 """One ffmpeg process: which binary, pinned to what, run inside which limits."""
 
-import contextlib
 import dataclasses
+import errno
 import fcntl
 import functools
 import os
@@ -14,13 +14,24 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbt.pipeline import reaper
+from mbt.pipeline import memory, reaper
+from mbt.pipeline.errors import WorkerTroubleError
+from mbt.pipeline.patience import Patience
 
-MEMORY_LIMIT_BYTES = 3 << 30  # address space; 16 reference frames of 16 megapixels need 0.5 GiB
+MEMORY_LIMIT_BYTES = memory.WHOLE_BYTES
+MAX_BLOCK_BYTES = 1 << 28  # what ffmpeg may ask for at once; a picture of 16 megapixels has 128 MiB at most
 LOG_PART_BYTES = 1 << 17  # a broken file can log for ever: its beginning and its end are kept
 _PIPE_BYTES = 1 << 20  # the largest that Linux grants without privileges
 _NAP_S = 0.004  # lets several JPEGs gather, where the pipe holds them: a wake-up for each costs 3 % of the whole build
-_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS)
+_SIGNALS_OF_CRASHES = "SIGSEGV SIGABRT SIGFPE SIGILL SIGBUS SIGTRAP SIGSYS"
+_CRASHES = tuple(getattr(signal, name) for name in _SIGNALS_OF_CRASHES.split())
+_NO_MEMORY = 256 - errno.ENOMEM  # ffmpeg's exit status
+_NOT_STARTED = (126, 127)  # the shell's exit statuses
+# In the log these say that a decoder may have gone without memory. An input can say so too: it costs one more run.
+_MEMORY_WORDS = (os.strerror(errno.ENOMEM), "alloc")
+# Limits are set before the program begins: in 0.06 s a file can have taken everything. By a shell, for code between
+# fork and exec can abort or hang in a process that has threads (gRPC's fork handlers do). Stacks of threads count.
+_LIMITED = 'ulimit -c 0; ulimit -S -s 8192 2>/dev/null; ulimit -v "$0" && exec "$@"'
 
 # Float audio decoders sum in the order of the widest vectors at hand, so their last bits differ from CPU to CPU.
 # Without everything from AVX on, each x86-64 machine of the last fifteen years computes alike; it costs nothing
@@ -32,12 +43,12 @@ class FfmpegMissingError(RuntimeError):
     """There is no ffmpeg to run at the given place."""
 
 
-class WorkerTroubleError(RuntimeError):
-    """This machine failed (time, memory, disk), not the input: the shard wants another try."""
-
-
 class DecoderCrashError(WorkerTroubleError):
     """ffmpeg crashed. If it does so again and again, that is the input's doing."""
+
+
+class OutOfMemoryError(WorkerTroubleError):
+    """ffmpeg wanted more than all of its memory. If it does so again and again, that is the input's doing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,29 +101,57 @@ def version(path: str | None = None) -> str:
 def run(program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int, time_limit_s: float) -> Run:
     """Runs ffmpeg and collects what it writes.
 
+    It runs beside others, within a share of the memory. Where it may have gone without some, or was stopped, it runs
+    again alone with all of it, and what comes of that counts.
+
     Args:
       program: the executable.
       arguments: its command line; `{0}`, `{1}`... stand for the pipes of the outputs.
       outputs: number of pipes.
       byte_limit: for all outputs together.
-      time_limit_s: wall clock.
+      time_limit_s: of CPU time, or without using any.
 
     Raises:
       WorkerTroubleError: the time limit passed, memory ran out, or the process was killed.
       OverflowError: more than `byte_limit` bytes came.
     """
+    start = functools.partial(
+        _limited_run, program, arguments, outputs=outputs, byte_limit=byte_limit, time_limit_s=time_limit_s
+    )
+    with memory.turn() as address_space:
+        ended = start(address_space=address_space)
+    if address_space < memory.WHOLE_BYTES and (ended.is_full or _may_have_lacked_memory(ended.run)):
+        memory.place().begin_anew()
+        with memory.alone(), memory.turn() as address_space:
+            ended = start(address_space=address_space)
+    _check(ended, program)
+    return ended.run
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ended:
+    """A run, and whether it came up to its limit of memory."""
+
+    run: Run
+    is_full: bool
+
+
+def _limited_run(
+    program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int, time_limit_s: float, address_space: int
+) -> _Ended:
     pipes = [os.pipe() for _ in range(outputs)]
     ends = [write_end for _, write_end in pipes]
-    command = [program, *(argument.format(*(f"pipe:{end}" for end in ends)) for argument in arguments)]
+    words = [argument.format(*(f"pipe:{end}" for end in ends)) for argument in arguments]
     try:
         process = subprocess.Popen(
-            command,
+            [*_limits(address_space), program, "-max_alloc", str(MAX_BLOCK_BYTES), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=ends,
             process_group=reaper.group(),
-            env={"PATH": os.defpath, "AV_LOG_FORCE_NOCOLOR": "1"},
+            # One arena: each more takes 64 MiB of address space, and how many there are depends on the machine.
+            env={"PATH": os.defpath, "AV_LOG_FORCE_NOCOLOR": "1", "MALLOC_ARENA_MAX": "1"},
         )
     except OSError as error:
         for read_end, _ in pipes:
@@ -122,27 +161,35 @@ def run(program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int
         for end in ends:
             os.close(end)
     assert process.stderr is not None
-    _limit_memory(process.pid)
     readers = [read_end for read_end, _ in pipes]
+    meter = memory.Meter(process.pid)
     with process:
         try:
-            *collected, log = _drain([*readers, process.stderr.fileno()], byte_limit, time.monotonic() + time_limit_s)
+            watch = Patience(process.pid, time_limit_s)
+            *collected, log = _drain([*readers, process.stderr.fileno()], byte_limit, watch, meter)
+            _wait(process, watch)
         except BaseException:
             process.kill()
             raise
         finally:
             for reader in readers:
                 os.close(reader)
-    return _finished(process.returncode, tuple(collected), bytes(log).decode(errors="replace"))
+    run = Run(process.returncode, tuple(collected), bytes(log).decode(errors="replace"))
+    return _Ended(run, meter.has_reached(address_space))
 
 
-def _limit_memory(process: int) -> None:
-    # From here, a moment after the start: code between fork and exec, where limits are usually set, can abort or hang
-    # in a process that has threads (gRPC's fork handlers do).
-    if hasattr(resource, "prlimit"):
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(process, resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-            resource.prlimit(process, resource.RLIMIT_CORE, (0, 0))
+def _limits(address_space: int) -> list[str]:
+    """The words before a command that limit it."""
+    return ["/bin/sh", "-c", _LIMITED, str(address_space >> 10)] if hasattr(resource, "prlimit") else []
+
+
+def _wait(process: subprocess.Popen, watch: Patience) -> None:
+    while True:
+        try:
+            process.wait(watch.left_s())
+            return
+        except subprocess.TimeoutExpired:
+            watch.check()
 
 
 def _enlarge(pipe: int) -> bool:
@@ -152,7 +199,7 @@ def _enlarge(pipe: int) -> bool:
         return False  # not Linux, or past the user's quota for pipe memory; the default size is only slower
 
 
-def _drain(readers: list[int], byte_limit: int, deadline: float) -> list[bytearray]:
+def _drain(readers: list[int], byte_limit: int, watch: Patience, meter: memory.Meter) -> list[bytearray]:
     """Reads all pipes to their ends; the last one is the log."""
     collected = [bytearray() for _ in readers]
     log = collected[-1]
@@ -163,15 +210,17 @@ def _drain(readers: list[int], byte_limit: int, deadline: float) -> list[bytearr
         for reader, buffer in zip(readers, collected, strict=True):
             selector.register(reader, selectors.EVENT_READ, buffer)
         while selector.get_map():
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
-            if time.monotonic() >= deadline:
-                raise WorkerTroubleError("ffmpeg ran into the time limit")
+            ready = selector.select(watch.left_s())
+            watch.check()
+            meter.look()
             time.sleep(nap_s)
             for key, _ in ready:
                 received = os.readv(key.fd, [chunk])
                 key.data.extend(chunk[:received])
                 if not received:
                     selector.unregister(key.fd)
+                if key.data is not log and memory.take_room(received):
+                    watch.begin_anew()
             if len(log) > 3 * LOG_PART_BYTES:
                 del log[LOG_PART_BYTES:-LOG_PART_BYTES]
             if sum(len(buffer) for buffer in collected[:-1]) > byte_limit:
@@ -179,11 +228,19 @@ def _drain(readers: list[int], byte_limit: int, deadline: float) -> list[bytearr
     return collected
 
 
-def _finished(returncode: int, outputs: tuple[bytearray, ...], log: str) -> Run:
-    if "Cannot allocate memory" in log or "malloc of size" in log:
-        raise WorkerTroubleError(f"ffmpeg ran out of its {MEMORY_LIMIT_BYTES >> 30} GiB of memory")
-    if -returncode in _CRASHES:
-        raise DecoderCrashError(f"ffmpeg crashed with signal {-returncode}")
-    if returncode < 0:
-        raise WorkerTroubleError(f"ffmpeg was stopped by signal {-returncode}")
-    return Run(returncode, outputs, log)
+def _may_have_lacked_memory(run: Run) -> bool:
+    """Whether another run, with more memory, may end otherwise."""
+    return run.returncode < 0 or run.returncode == _NO_MEMORY or any(word in run.log for word in _MEMORY_WORDS)
+
+
+def _check(ended: _Ended, program: str) -> None:
+    """Raises where a run says nothing of the input, or that it wants too much. No text of an input decides that."""
+    status = ended.run.returncode
+    if status == _NO_MEMORY or (ended.is_full and _may_have_lacked_memory(ended.run)):
+        raise OutOfMemoryError(f"ffmpeg wanted more memory than it may have, {memory.WHOLE_BYTES >> 30} GiB")
+    if -status in _CRASHES:
+        raise DecoderCrashError(f"ffmpeg crashed with signal {-status}")
+    if status < 0:
+        raise WorkerTroubleError(f"ffmpeg was stopped by signal {-status}")
+    if status in _NOT_STARTED:
+        raise WorkerTroubleError(f"{program} does not start")

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from mbt.schemas import regular
+
 PART = ".part"  # ends the name of a file that is being written
 
 
@@ -31,9 +33,9 @@ def read(path: str) -> bytes:
 
     Raises:
       FileNotFoundError: there is none.
+      NotAFileError: there is a pipe, a device or a folder.
     """
-    with open(path, "rb") as file:
-        return file.read()
+    return regular.read(path)
 
 
 def open_file(path: str) -> BinaryIO:
@@ -41,8 +43,9 @@ def open_file(path: str) -> BinaryIO:
 
     Raises:
       FileNotFoundError: there is none.
+      NotAFileError: there is a pipe, a device or a folder.
     """
-    return open(path, "rb")
+    return regular.open_file(path)
 
 
 def download(path: str, local_path: str) -> None:

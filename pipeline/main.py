@@ -95,10 +95,10 @@ def _end_at_once(signal_number: int, _: object) -> NoReturn:
     Children die with this process, whatever is published is whole, and the next run clears the rest.
     """
     os.write(2, b"\nmbt-data: interrupted; the same command goes on from here\n")
-    if (dataflow := sys.modules.get("mbt.pipeline.dataflow")) is not None:
-        dataflow.say_what_goes_on()
-    if (writer := sys.modules.get("mbt.pipeline.writer")) is not None:
-        writer.let_go()
+    for module, name in (("dataflow", "say_what_goes_on"), ("writer", "let_go")):
+        # A module that is being loaded is there already, without its functions, and has nothing to let go.
+        if (function := getattr(sys.modules.get(f"mbt.pipeline.{module}"), name, None)) is not None:
+            function()
     os._exit(128 + signal_number)
 
 

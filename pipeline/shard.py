@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from mbt.pipeline import media, shard_file, storage
-from mbt.pipeline.decode import RULES, UnusableError, decode
-from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
+from mbt.pipeline import attempts, media, memory, shard_file, storage
+from mbt.pipeline.decode import RULES, Decoded, UnusableError, decode
+from mbt.pipeline.ffmpeg import WorkerTroubleError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.record import Context, Record, encode, relabelled
 from mbt.pipeline.shard_file import Entry, ShardFile
@@ -19,7 +19,6 @@ from mbt.schemas.manifest import Shard
 from mbt.schemas.tfrecord import CorruptRecordError
 
 FOLDER = shard_file.FOLDER
-TRIES = 3  # of a clip on which this machine fails
 
 # How a clip came into a shard.
 DECODED = "decoded"
@@ -35,6 +34,24 @@ class MediaWantedError(WorkerTroubleError):
 
     def __init__(self, clips: list[str]):
         super().__init__(f"the media of {len(clips)} clips are gone or damaged, such as those of {clips[0]!r}")
+        self.clips = clips
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A clip that gives no record for now, and why."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+class LeftOutError(WorkerTroubleError):
+    """Clips that give no records for now: the shard is another one, without them."""
+
+    def __init__(self, clips: list[LeftOut]):
+        first = clips[0]
+        super().__init__(f"{len(clips)} clips are left out, such as {first.id!r} ({first.reason}: {first.detail})")
         self.clips = clips
 
 
@@ -85,7 +102,8 @@ class Builder:
           rows: its clips, each as `plan.with_digests` gives it.
 
         Raises:
-          WorkerTroubleError: this machine failed on a clip; nothing was published.
+          LeftOutError: clips give no records for now; nothing was published.
+          WorkerTroubleError: this machine failed on a clip; likewise.
           OSError: likewise, on a file.
         """
         if (found := shard_file.existing(self.root, task.stem)) is not None:
@@ -106,6 +124,7 @@ class Builder:
 
         Raises:
           OtherBytesError: something else than `expected` came out; nothing was published.
+          WorkerTroubleError: as in `build`.
         """
         counts: collections.Counter = collections.Counter()
         entries = self._entries(rows, old, counts)
@@ -113,28 +132,44 @@ class Builder:
         return Built(index=index, counts=counts)
 
     def _entries(self, rows: list[dict], old: ShardFile | None, counts: collections.Counter) -> Iterator[Entry]:
+        left_out = []
         for how, entry in self._in_order(rows, old):
+            if isinstance(entry, LeftOut):
+                left_out.append(entry)
+                self.on_clip(Outcome.TRANSIENT)
+                continue
             counts[how] += 1
             self.on_clip(Outcome.UNUSABLE if isinstance(entry.made, UnusableError) else Outcome.OK)
-            yield entry
+            if not left_out:  # the shard is in vain, but tells of all such clips at once
+                yield entry
+            del entry  # a record may be large
+        if left_out:
+            raise LeftOutError(left_out)
 
-    def _in_order(self, rows: list[dict], old: ShardFile | None) -> Iterator[tuple[str, Entry]]:
-        """The rows' entries in order, `threads` in the making: memory is theirs, however many rows there are."""
+    def _in_order(self, rows: list[dict], old: ShardFile | None) -> Iterator[tuple[str, Entry | LeftOut]]:
+        """The rows' entries in order, `threads` in the making, in the memory that a process has for them."""
+        room = memory.room(self.threads)
         with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
-            pending: collections.deque[concurrent.futures.Future] = collections.deque()
+            pending: collections.deque[tuple[memory.Place, concurrent.futures.Future]] = collections.deque()
             try:
                 for row in rows:
-                    pending.append(pool.submit(self._entry, row, old))
+                    place = memory.Place(room)
+                    pending.append((place, pool.submit(self._entry, row, old, place)))
                     if len(pending) > self.threads:
-                        yield pending.popleft().result()
+                        yield _next(pending)
                 while pending:
-                    yield pending.popleft().result()
+                    yield _next(pending)
             finally:
-                for future in pending:
+                for place, future in pending:
+                    place.abandon()
                     future.cancel()
 
-    def _entry(self, row: dict, old: ShardFile | None) -> tuple[str, Entry]:
-        how, made = self._taken_over(row, old) or (DECODED, self._decoded(row))
+    def _entry(self, row: dict, old: ShardFile | None, place: memory.Place) -> tuple[str, Entry | LeftOut]:
+        try:
+            with place.use():
+                how, made = self._taken_over(row, old) or (DECODED, self._decoded(row))
+        except attempts.PassingError as error:
+            return "", LeftOut(id=row["id"], reason=error.reason, detail=str(error))
         return how, Entry(
             id=row["id"], labels=row["label_indices"], inputs=row["inputs"], content=row["content"], made=made
         )
@@ -148,6 +183,7 @@ class Builder:
         return self._taken_record(row, old, old.places[row["id"]])
 
     def _taken_record(self, row: dict, old: ShardFile, place: int) -> tuple[str, Record] | None:
+        memory.place().take(int(old.index.records[place]["length"]))
         try:
             record = old.record(place)
         except (CorruptRecordError, OSError):
@@ -182,20 +218,18 @@ class Builder:
     def _encoded(self, row: dict, path: str) -> Record | UnusableError:
         # Of a cut, which begins a little before the clip.
         start_us, end_us = (max(0, row[name] - row["media_start_us"]) for name in ("start_us", "end_us"))
-        for remaining in reversed(range(TRIES)):
-            try:
-                decoded = decode(path, start_us, end_us, program=self.program, time_limit_s=self.time_limit_s)
-                return encode(self._context(row), decoded)
-            except UnusableError as error:
-                if error.reason == _VANISHED:
-                    raise WorkerTroubleError(f"{path} was there when the build began, and is not any more") from error
-                return error
-            except WorkerTroubleError as error:
-                if not remaining and isinstance(error, DecoderCrashError):
-                    return UnusableError("decoder_crashed", f"{error}, {TRIES} times")
-                if not remaining:
-                    raise WorkerTroubleError(f"clip {row['id']!r} ({path}): {error}, {TRIES} times") from error
-        raise AssertionError("unreachable")
+
+        def decoded() -> Decoded:
+            return decode(path, start_us, end_us, program=self.program, time_limit_s=self.time_limit_s)
+
+        try:
+            return encode(self._context(row), attempts.tried(decoded))
+        except UnusableError as error:
+            if error.reason == _VANISHED:
+                raise WorkerTroubleError(f"{path} was there when the build began, and is not any more") from error
+            return error
+        except WorkerTroubleError as error:
+            raise WorkerTroubleError(f"clip {row['id']!r} ({path}): {error}") from error
 
     def _context(self, row: dict) -> Context:
         return Context(
@@ -207,6 +241,13 @@ class Builder:
             label_indices=row["label_indices"],
             label_strings=row["labels"],
         )
+
+
+def _next(pending: collections.deque[tuple[memory.Place, concurrent.futures.Future]]) -> tuple[str, Entry | LeftOut]:
+    """What came of the clip whose turn it is."""
+    place, future = pending.popleft()
+    place.call()
+    return future.result()
 
 
 def _has_media(row: dict) -> bool:

@@ -11,6 +11,7 @@ from mbt.pipeline import jpegs, plan, storage
 from mbt.pipeline.record import Record, of_example, parse
 from mbt.pipeline.shard_file import read_framed, unframed
 from mbt.schemas import index as shard_index
+from mbt.schemas import regular
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import CLIPS_FILE, Dataset, Shard
 from mbt.schemas.tfrecord import CorruptRecordError
@@ -107,6 +108,8 @@ class Checker:
         try:
             data = storage.read(storage.join(self.root, shard.index_path))
             index = shard_index.load(data)
+        except regular.NotAFileError as error:
+            return None, [Problem(file=shard.index_path, detail=f"it {error.strerror}")]
         except FileNotFoundError:
             return None, [Problem(file=shard.index_path, detail="the file is missing")]
         except shard_index.CorruptIndexError as error:
@@ -137,6 +140,8 @@ class Checker:
                 file.seek(shard.bytes)
                 if file.read(1):
                     found["the file is longer than the manifest says"] = []
+        except regular.NotAFileError as error:
+            return [Problem(file=shard.path, detail=f"it {error.strerror}")]
         except FileNotFoundError:
             clips = tuple(place.clip_id for place in ranges)
             return [Problem(file=shard.path, detail="the file is missing", clips=clips)]

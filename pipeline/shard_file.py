@@ -116,6 +116,7 @@ def _write_records(path: str, entries: Iterable[Entry]) -> shard_index.Index:
             parts.add(offset + HEADER_BYTES, entry, entry.made)
             ids.append(entry.id)
             offset += HEADER_BYTES + len(entry.made.payload) + FOOTER_BYTES
+            del entry  # a record may be large, and the next one is made now
     return shard_index.Index(
         **parts.arrays(),
         ids=tuple(ids),

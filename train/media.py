@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from mbt.pipeline import decode, download, ffmpeg, outcomes, probe, record, youtube
+from mbt.pipeline import attempts, decode, download, ffmpeg, outcomes, probe, record, youtube
 from mbt.schemas import index as index_lib
 from mbt.schemas import tfrecord
 from mbt.schemas.clip import MICROSECONDS
@@ -49,10 +49,10 @@ def write_clip(clip: str, span_us: tuple[int, int | None], labels: list[int], fo
         path, starts_at_us = _fetch(clip, span_us, folder)
         start_us = span_us[0] - starts_at_us
         end_us = _end_of(path, start_us) if span_us[1] is None else span_us[1] - starts_at_us
-        decoded = decode.decode(path, max(0, start_us), end_us, program=program())
+        decoded = attempts.tried(lambda: decode.decode(path, max(0, start_us), end_us, program=program()))
     except decode.UnusableError as error:
         raise MediaError(str(error)) from error
-    except ffmpeg.WorkerTroubleError as error:
+    except (attempts.PassingError, ffmpeg.WorkerTroubleError) as error:
         raise MediaError(f"cannot be decoded here: {error}") from error
     except (outcomes.FetchError, outcomes.StopError) as error:
         raise MediaError(f"cannot be fetched: {error}") from error

@@ -17,6 +17,8 @@ from typing import IO
 
 import numpy as np
 
+from mbt.schemas import regular
+
 _SCHEME = "gs://"
 # Clips that are read at a time. From a disk it is processors that limit; an object store is waited for.
 _READERS, _REMOTE_READERS = 8, 64
@@ -52,7 +54,7 @@ def join(root: str, name: str) -> str:
 
 def read(path: str) -> bytes:
     """A whole file."""
-    return _gcs().read(path) if is_remote(path) else pathlib.Path(path).read_bytes()
+    return _gcs().read(path) if is_remote(path) else regular.read(path)
 
 
 def sizes(root: str, folder: str) -> dict[str, int]:
@@ -76,7 +78,8 @@ def mapped(path: str) -> np.ndarray:
       ValueError: it is empty.
     """
     if not is_remote(path):
-        return np.memmap(path, np.uint8, "r")
+        with regular.open_file(path) as file:
+            return np.memmap(file, np.uint8, "r")
     offset, length = _copied(path)
     if not length:
         raise ValueError("it is empty")
@@ -113,7 +116,7 @@ def read_ranges(path: str, ranges: Sequence[Range]) -> list[bytes]:
     """
     if is_remote(path):
         return _gcs().read_ranges(path, ranges)
-    file = os.open(path, os.O_RDONLY)
+    file = regular.open_descriptor(path)
     try:
         return [os.pread(file, length, offset) for offset, length in ranges]
     except OSError as error:

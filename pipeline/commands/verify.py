@@ -3,6 +3,7 @@
 import argparse
 
 from mbt.pipeline.commands import flags
+from mbt.pipeline.errors import IncompleteError, WorkerTroubleError
 
 NAME = "verify"
 HELP = "check every file of a snapshot, and rebuild what is damaged"
@@ -55,6 +56,9 @@ def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
         ffmpeg=known.ffmpeg,
         take_over=known.take_over,
     )
-    report = verify.verify(options)
+    try:
+        report = verify.verify(options)
+    except WorkerTroubleError as error:
+        raise IncompleteError(f"{error}, which says nothing of the dataset: run it again") from error
     print(verify.as_json(report) if known.json else verify.as_text(report))
     return 1 if report.num_left else 0

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from mbt.pipeline import canary, ffmpeg, known, ledger, media, plan, storage
 from mbt.pipeline.forecast.rates import Measured, Rates, default
-from mbt.pipeline.shard import Builder
+from mbt.pipeline.shard import Builder, LeftOutError
 from mbt.schemas.clip import MICROSECONDS
 from mbt.schemas.index import Index
 
@@ -128,7 +128,10 @@ def _pixels(row: dict, program: str) -> str:
     with storage.local_copy(row["source"]) as path:
         words = ["-hide_banner", "-nostdin", "-v", "level+info", "-protocol_whitelist", "file", "-i", f"file:{path}"]
         words[-1] = words[-1].replace("{", "{{").replace("}", "}}")
-        log = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=_SECONDS_AT_MOST).log
+        try:
+            log = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=_SECONDS_AT_MOST).log
+        except ffmpeg.WorkerTroubleError:
+            return "unknown"
     if not (match := _SIZE.search(log)):
         return "unknown"
     side = min(int(match[1]), int(match[2]))
@@ -149,7 +152,13 @@ def _made(rows: list[dict], pixels: str, program: str, threads: int, folder: str
 
     def make() -> None:
         digested = [plan.with_digests(row | {"digest": _digest(row)}, "sample", folder) for row in rows]
-        indices.append(builder.rebuild(f"sample-{pixels.replace(' ', '-')}", digested, None).index)
+        stem = f"sample-{pixels.replace(' ', '-')}"
+        try:
+            built = builder.rebuild(stem, digested, None)
+        except LeftOutError as error:
+            left_out = {clip.id for clip in error.clips}
+            built = builder.rebuild(stem, [row for row in digested if row["id"] not in left_out], None)
+        indices.append(built.index)
 
     cpu_s = _cpu_of(make)
     (index,) = indices
@@ -160,7 +169,7 @@ def _made(rows: list[dict], pixels: str, program: str, threads: int, folder: str
         ),
         lengths_s=np.array([seconds[clip] for clip in index.ids]),
         sizes=index.records["length"].astype(np.float64),
-        unusable=len(index.absent),
+        unusable=len(rows) - len(index.ids),
     )
 
 
