@@ -8,7 +8,6 @@ import concurrent.futures
 import dataclasses
 import itertools
 import threading
-import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from mbt.pipeline import (
     fetch,
     ffmpeg,
     ledger,
+    outcomes,
     parquet,
     plan,
     proxies,
@@ -80,8 +80,13 @@ class FetchClips(Worker):
             "budget": Budget(settings.downloads, settings.interval_s),
             "proxies": proxies.read(settings.proxies),
             "breaker": Breaker(self._job.work),
+            "hosts": settings.hosts,
         }
-        self._asker = availability.Asker(api_key=availability.read_key(settings.youtube_api_key), **shared)
+        self._asker = availability.Asker(
+            api_key=availability.read_key(settings.youtube_api_key),
+            time_limit_s=min(download.ASK_TIME_LIMIT_S, settings.time_limit_s),
+            **shared,
+        )
         self._fetcher = fetch.Fetcher(
             root=self._job.root,
             work=self._job.work,
@@ -109,8 +114,8 @@ class FetchClips(Worker):
         ):
             fetched = pool.map(lambda group: self._fetch(group, writer), groups)
             answered = pool.map(lambda batch: self._ask(batch, writer), batches)
-            for outcomes in itertools.chain(fetched, answered):
-                counts.update(outcomes)
+            for ended in itertools.chain(fetched, answered):
+                counts.update(ended)
         yield from counts.items()
 
     def _ask(self, rows: list[dict], writer: ledger.Writer) -> list[str]:
@@ -118,7 +123,7 @@ class FetchClips(Worker):
         of_source = collections.defaultdict(list)
         for row in rows:
             of_source[row["source"]].append(row)
-        outcomes = []
+        ended = []
         for answer in self._asker.ask(list(of_source)):
             failure = answer.failure
             for row in of_source.pop(answer.source):
@@ -134,10 +139,10 @@ class FetchClips(Worker):
                 )
                 append(writer, row, row["attempts"] + 1, fetched)
                 self._reporter.report(fetched.outcome)
-                outcomes.append(fetched.outcome.value)
+                ended.append(fetched.outcome.value)
         for row in itertools.chain.from_iterable(of_source.values()):
             self._reporter.report(row["known_outcome"])
-        return outcomes
+        return ended
 
     def _fetch(self, group: list[dict], writer: ledger.Writer) -> list[str]:
         """Fetches one source; the outcomes of all attempts."""
@@ -145,26 +150,22 @@ class FetchClips(Worker):
             for _ in group:
                 self._reporter.report(Outcome.OK)
             return []
-        outcomes = []
+        ended = []
         last: dict[str, str] = {}
         for row, attempt, fetched in self._attempts(group, last):
             append(writer, row, row["attempts"] + attempt, _carried(row, fetched))
-            outcomes.append(fetched.outcome.value)
+            ended.append(fetched.outcome.value)
             last[row["id"]] = fetched.outcome.value
         for row in group:
             self._reporter.report(last.get(row["id"], Outcome.NOT_TRIED))
-        return outcomes
+        return ended
 
     def _attempts(self, group: list[dict], last: dict[str, str]) -> fetch.Attempts:
         try:
             yield from self._fetcher.fetch(group)
         except Exception as error:  # one clip's trouble must not end the others; it is in the ledger
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            failed = fetch.Fetched(
-                outcome=Outcome.TRANSIENT,
-                reason="internal_error",
-                detail=f"{type(error).__name__} in {place.name}, line {place.lineno}",  # its text may hold secrets
-            )
+            failure = outcomes.internal_error(error)
+            failed = fetch.Fetched(outcome=failure.outcome, reason=failure.reason, detail=failure.detail)
             yield from ((row, 1, failed) for row in group if row["id"] not in last)
 
 

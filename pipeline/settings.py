@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from mbt.pipeline.hosts import PUBLIC, Hosts
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FetchSettings:
@@ -18,6 +20,7 @@ class FetchSettings:
       time_limit_s: of a download.
       max_bytes: of a download.
       workers: that may fetch at a time, or None for as many as there are.
+      hosts: where URLs may lead.
     """
 
     cookies: str | None = None
@@ -30,3 +33,4 @@ class FetchSettings:
     time_limit_s: float = 900.0
     max_bytes: int = 2 << 30
     workers: int | None = None
+    hosts: Hosts = PUBLIC

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
+PRIVATE = "--allow_private_hosts"  # of a command whose rows name a server on this machine
 _HUGE_BYTES = 10_000_000_000
 
 
