@@ -26,7 +26,7 @@ class Bounds:
     """The bounds of one exchange; a context manager.
 
     Attributes:
-      expired: the deadline has passed, and the connections are shut down.
+      reuses: the last request went over a connection that was there before.
       surplus: a server sent more than it had announced.
     """
 
@@ -39,7 +39,7 @@ class Bounds:
           resolve: looks names up.
         """
         self.seconds = seconds
-        self.expired = False
+        self.reuses = False
         self.surplus = False
         self.hosts = hosts
         self._resolve = resolve
@@ -60,6 +60,11 @@ class Bounds:
             while self._sockets:
                 self._sockets.pop().close()
 
+    @property
+    def expired(self) -> bool:
+        """Whether the deadline has passed; whatever ends from then on, we may have ended."""
+        return time.monotonic() >= self._ends_at
+
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
         """Makes them those of the connections that this thread uses."""
@@ -77,7 +82,6 @@ class Bounds:
         """
         left_s = self._ends_at - time.monotonic()
         if left_s <= 0:
-            self._expire()
             raise TimeoutError("the deadline has passed")
         return left_s if at_most is None else min(left_s, at_most)
 
@@ -114,7 +118,6 @@ class Bounds:
 
     def _expire(self) -> None:
         with self._lock:
-            self.expired = True
             for duplicate in self._sockets:
                 _shut_down(duplicate)
 

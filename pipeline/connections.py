@@ -1,9 +1,10 @@
 """Connections of `requests` that keep the bounds of their exchange (`bounds.py`)."""
 
+import contextlib
 import http.client
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import requests
@@ -16,7 +17,7 @@ from urllib3.contrib.socks import SOCKSConnection
 from mbt.pipeline import bounds as bounds_lib
 from mbt.pipeline.hosts import BadHostError
 
-MAX_HEAD_BYTES = 1 << 18  # of all that comes before a body; browsers admit as much
+MAX_HEAD_BYTES = 1 << 18  # of all that comes before a body, or after it; browsers admit as much
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}")
 _INTERIM = range(102, 200)  # 100 is skipped by `http.client`, 101 is an answer
 
@@ -25,11 +26,12 @@ class HeadTooLongError(Exception):
     """A server does not come to its point."""
 
 
-class _Head:
-    """The lines before a body, up to a limit."""
+class _Lines:
+    """The lines before a body, or after it, up to a limit."""
 
-    def __init__(self, reader: Any):
+    def __init__(self, reader: Any, *, may_end: bool):
         self.reader = reader
+        self._may_end = may_end
         self._left = MAX_HEAD_BYTES
 
     def readline(self, limit: int) -> bytes:
@@ -37,6 +39,8 @@ class _Head:
         self._left -= len(line)
         if self._left < 0:
             raise HeadTooLongError
+        if not line and not self._may_end:  # else it would count as whole
+            raise http.client.RemoteDisconnected("in the middle of a head")
         return line
 
     def close(self) -> None:
@@ -53,12 +57,21 @@ class _Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         """Reads the head."""
-        head = self.fp = _Head(self.fp)
-        try:
+        with self._few_lines(may_end=False):
             super().begin()
+
+    def _read_and_discard_trailer(self) -> None:
+        with self._few_lines(may_end=True):  # as http.client has it
+            super()._read_and_discard_trailer()
+
+    @contextlib.contextmanager
+    def _few_lines(self, *, may_end: bool) -> Iterator[None]:
+        lines = self.fp = _Lines(self.fp, may_end=may_end)
+        try:
+            yield
         finally:
-            if self.fp is head:
-                self.fp = head.reader
+            if self.fp is lines:
+                self.fp = lines.reader
 
     def _read_status(self) -> tuple[str, int, str]:
         version, status, reason = super()._read_status()
@@ -96,14 +109,19 @@ class _Bounded:
 
     response_class = _Response
     sock: Any
+    _is_new = False
 
     def request(self, *arguments: Any, **options: Any) -> None:
         """Sends a request, over a connection that may be another exchange's."""
-        if self.sock is not None:
-            bounds_lib.current().watch(self.sock)
+        bounds = bounds_lib.current()
+        bounds.reuses = self.sock is not None and not self._is_new
+        if bounds.reuses:
+            bounds.watch(self.sock)
         super().request(*arguments, **options)  # type: ignore[misc]
+        self._is_new = False
 
     def _new_conn(self) -> socket.socket:
+        self._is_new = True
         try:
             return self._dialled(bounds_lib.current())
         except TimeoutError as error:

@@ -140,9 +140,8 @@ class _Transfer:
                 self._check_limits()
         if self._total is not None and self._size > self._total:
             raise FetchError(transient("bad_range", f"{self._size} of {self._total} bytes came"))
-        chunked = answer.headers.get("Transfer-Encoding", "").lower() == "chunked"
         # What was put together of parts, or decoded, is as right as the server's word for it.
-        self._sure = answer.status == 200 and not answer.encoding and (self._total is not None or chunked)
+        self._sure = answer.status == 200 and not answer.encoding and (self._total is not None or answer.is_chunked)
         whole = self._total is None or self._size >= self._total
         if not whole and (answer.status == 200 or self._size == before):
             raise FetchError(transient("cut_short", f"{self._size} of {self._total} bytes came"))
@@ -167,7 +166,8 @@ class _Transfer:
             file.truncate(0)
             file.seek(0)
             self._size = 0
-            self._total = None if answer.encoding else _number(answer.headers.get("Content-Length", ""))
+            counted = not answer.encoding and not answer.is_chunked  # which overrides a length
+            self._total = _number(answer.headers.get("Content-Length", "")) if counted else None
         if self._total is not None and self._total > self._limits.max_bytes:
             raise FetchError(self._too_large(f"{self._total} bytes"))
         self._validator = "" if answer.encoding else _tag(answer)

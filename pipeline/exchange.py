@@ -77,7 +77,7 @@ class Exchange:
         except Exception as error:  # requests lets through whatever its parts raise
             raise _RefusedUrlError("bad_url", "what is no URL", type(error).__name__) from error
         try:
-            response = self._session.send(request, timeout=self._timeout, allow_redirects=False, **settings)
+            response = self._answered(request, settings)
         except PrivateHostError as error:
             detail = f"the host is in a private network: {FLAG} admits those"
             raise _RefusedUrlError("private_host", "a private network", detail) from error
@@ -85,9 +85,23 @@ class Exchange:
             raise _RefusedUrlError("bad_url", "what is no host", str(error)) from error
         except Exception as error:
             raise FetchError(failure_of(error, self.bounds)) from error
+        if self.bounds.expired:
+            response.close()
+            raise FetchError(too_slow(self.bounds))
         if sum(len(cookie.value or "") for cookie in self._session.cookies) > _MAX_COOKIE_BYTES:
             self._session.cookies.clear()
         return response
+
+    def _answered(self, request: requests.PreparedRequest, settings: Any) -> requests.Response:
+        """The answer; a connection that was kept may have ended meanwhile, which says nothing of the server."""
+        self.bounds.reuses = False
+        try:
+            return self._session.send(request, timeout=self._timeout, allow_redirects=False, **settings)
+        except requests.exceptions.ConnectionError:
+            if not self.bounds.reuses or self.bounds.expired:
+                raise
+        _adapter().close()
+        return self._session.send(request, timeout=self._timeout, allow_redirects=False, **settings)
 
 
 class Answer:
@@ -105,6 +119,7 @@ class Answer:
         encodings = [word.strip() for word in self.headers.get("Content-Encoding", "").lower().split(",")]
         self.encoding = ", ".join(word for word in encodings if word not in _PLAIN)
         self._response = response
+        self._response.raw.headers["Content-Encoding"] = self.encoding  # for its decoder
         self._bounds = bounds
 
     def __enter__(self) -> Self:
@@ -115,6 +130,11 @@ class Answer:
             self._response.close()
         if self._bounds.surplus:  # what lies in the connection would be taken for the next answer
             _adapter().close()
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body says where it ends."""
+        return self.headers.get("Transfer-Encoding", "").lower() == "chunked"
 
     def check_encoding(self) -> None:
         """Refuses what `read` could not decode.

@@ -68,7 +68,7 @@ class Hosts:
             raise PrivateHostError
 
     def after(self, url: str | None) -> "Hosts":
-        """The rule for where a URL's server redirects to: what the flag admits of rows, only the row's own host keeps."""
+        """The rule for where a row's server redirects to: of what the flag admits, it is the row's own host."""
         return Hosts(named=self.named | named_in(url)) if self.allow_private else self
 
     def _admits(self, host: str) -> bool:
