@@ -13,14 +13,16 @@ import requests
 import urllib3
 
 from mbt.pipeline.bounds import Bounds
-from mbt.pipeline.connections import MAX_HEAD_BYTES, Adapter, HeadTooLongError
+from mbt.pipeline.connections import Adapter
 from mbt.pipeline.hosts import FLAG, BadHostError, PrivateHostError
+from mbt.pipeline.http_response import MAX_HEAD_BYTES, HeadTooLongError
 from mbt.pipeline.outcomes import ONCE, THRICE, Failure, FetchError
 from mbt.schemas.clip import Outcome
 
 CONNECT_TIMEOUT_S = 15.0
 READ_TIMEOUT_S = 30.0
 MAX_REDIRECTS = 10
+PRIVATE_HOST = "private_host"  # the reason for a row that is not asked for
 TOOL = f"requests {requests.__version__}"
 _CHUNK_BYTES = 1 << 16
 _MAX_COOKIE_BYTES = 1 << 14
@@ -73,14 +75,16 @@ class Exchange:
         """The answer to one request."""
         try:
             request = self._session.prepare_request(requests.Request(method, url, headers=headers, params=parameters))
-            settings = self._session.merge_environment_settings(request.url, dict(self._proxies), True, None, None)
+            settings = self._session.merge_environment_settings(
+                request.url or "", dict(self._proxies), True, None, None
+            )
         except Exception as error:  # requests lets through whatever its parts raise
             raise _RefusedUrlError("bad_url", "what is no URL", type(error).__name__) from error
         try:
             response = self._answered(request, settings)
         except PrivateHostError as error:
             detail = f"the host is in a private network: {FLAG} admits those"
-            raise _RefusedUrlError("private_host", "a private network", detail) from error
+            raise _RefusedUrlError(PRIVATE_HOST, "a private network", detail) from error
         except BadHostError as error:
             raise _RefusedUrlError("bad_url", "what is no host", str(error)) from error
         except Exception as error:

@@ -19,7 +19,6 @@ from mbt.pipeline import (
     fetch,
     ffmpeg,
     ledger,
-    outcomes,
     parquet,
     plan,
     proxies,
@@ -30,7 +29,9 @@ from mbt.pipeline import (
 )
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
+from mbt.pipeline.exchange import PRIVATE_HOST
 from mbt.pipeline.job import Job, Worker
+from mbt.pipeline.outcomes import internal_error
 from mbt.pipeline.settings import FetchSettings
 from mbt.pipeline.sources import stays_in_place
 from mbt.schemas.clip import Outcome
@@ -114,8 +115,8 @@ class FetchClips(Worker):
         ):
             fetched = pool.map(lambda group: self._fetch(group, writer), groups)
             answered = pool.map(lambda batch: self._ask(batch, writer), batches)
-            for ended in itertools.chain(fetched, answered):
-                counts.update(ended)
+            for outcomes in itertools.chain(fetched, answered):
+                counts.update(outcomes)
         yield from counts.items()
 
     def _ask(self, rows: list[dict], writer: ledger.Writer) -> list[str]:
@@ -123,7 +124,7 @@ class FetchClips(Worker):
         of_source = collections.defaultdict(list)
         for row in rows:
             of_source[row["source"]].append(row)
-        ended = []
+        outcomes = []
         for answer in self._asker.ask(list(of_source)):
             failure = answer.failure
             for row in of_source.pop(answer.source):
@@ -139,10 +140,10 @@ class FetchClips(Worker):
                 )
                 append(writer, row, row["attempts"] + 1, fetched)
                 self._reporter.report(fetched.outcome)
-                ended.append(fetched.outcome.value)
+                outcomes.append(fetched.outcome.value)
         for row in itertools.chain.from_iterable(of_source.values()):
             self._reporter.report(row["known_outcome"])
-        return ended
+        return outcomes
 
     def _fetch(self, group: list[dict], writer: ledger.Writer) -> list[str]:
         """Fetches one source; the outcomes of all attempts."""
@@ -150,21 +151,21 @@ class FetchClips(Worker):
             for _ in group:
                 self._reporter.report(Outcome.OK)
             return []
-        ended = []
+        outcomes = []
         last: dict[str, str] = {}
         for row, attempt, fetched in self._attempts(group, last):
             append(writer, row, row["attempts"] + attempt, _carried(row, fetched))
-            ended.append(fetched.outcome.value)
+            outcomes.append(fetched.outcome.value)
             last[row["id"]] = fetched.outcome.value
         for row in group:
             self._reporter.report(last.get(row["id"], Outcome.NOT_TRIED))
-        return ended
+        return outcomes
 
     def _attempts(self, group: list[dict], last: dict[str, str]) -> fetch.Attempts:
         try:
             yield from self._fetcher.fetch(group)
         except Exception as error:  # one clip's trouble must not end the others; it is in the ledger
-            failure = outcomes.internal_error(error)
+            failure = internal_error(error)
             failed = fetch.Fetched(outcome=failure.outcome, reason=failure.reason, detail=failure.detail)
             yield from ((row, 1, failed) for row in group if row["id"] not in last)
 
@@ -224,6 +225,8 @@ def _carried(row: dict, fetched: fetch.Fetched) -> fetch.Fetched:
     """
     if fetched.outcome == Outcome.OK or not row["known_digest"] or stays_in_place(row["source"]):
         return fetched
+    if fetched.reason == PRIVATE_HOST:  # it was fetched before there was this rule, or with its flag
+        fetched = dataclasses.replace(fetched, outcome=Outcome.TRANSIENT)
     if row["anew"] and fetched.outcome not in _PASSING:
         return fetched
     return dataclasses.replace(

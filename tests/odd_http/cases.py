@@ -108,7 +108,9 @@ def statuses() -> list[Behaviour]:
         )
     for wait in ("5" * 5000, "-1", "soon", "Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 0001 00:00:00 GMT", "\xff"):
         data = answer(429, b"", Retry_After=wait)
-        found.append(Behaviour(f"retry-after-{len(found)}", whole(data), frozenset({"blocked"}), frozenset({"blocked"})))
+        found.append(
+            Behaviour(f"retry-after-{len(found)}", whole(data), frozenset({"blocked"}), frozenset({"blocked"}))
+        )
     return found
 
 

@@ -43,6 +43,7 @@ class Server:
         self.says = says
         self._greeting = greeting
         self.requests: list[Request] = []
+        self.accepted = 0
         self._tls = tls
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -65,6 +66,7 @@ class Server:
                 continue
             except OSError:
                 return
+            self.accepted += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
