@@ -16,11 +16,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from mbt.pipeline import attempts, download, media, probe, storage, storms, youtube
+from mbt.pipeline import attempts, download, exchange, media, probe, storage, storms, youtube
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.decode import UnusableError
 from mbt.pipeline.errors import WorkerTroubleError
+from mbt.pipeline.hosts import PUBLIC, Hosts
 from mbt.pipeline.outcomes import MAX_DETAIL, Failure, FetchError, StopError
 from mbt.pipeline.proxies import AllRestingError, Proxies
 from mbt.pipeline.sources import is_url, stays_in_place
@@ -139,6 +140,7 @@ class Fetcher:
       proxies: to rotate.
       breaker: of the run.
       probes: how many may decode at a time.
+      hosts: where URLs may lead.
       on_bytes: called with the size of what came.
     """
 
@@ -151,6 +153,7 @@ class Fetcher:
     proxies: Proxies
     breaker: Breaker
     probes: threading.Semaphore
+    hosts: Hosts = PUBLIC
     on_bytes: Callable[[int], None] = lambda count: None
 
     def fetch(self, rows: list[dict]) -> Attempts:
@@ -238,8 +241,8 @@ class Fetcher:
             return _Arrived(path=got.path, starts_at_us=got.starts_at_us, tools=got.tools)
         path = os.path.join(folder, f"download{_extension(source)}")
         if is_url(source):
-            is_whole = download.download(source, path, self.limits, proxy, self.on_bytes)
-            return _Arrived(path=path, tools=f"requests {download.requests.__version__}", is_whole=is_whole)
+            is_whole = download.download(source, path, self.limits, proxy, self.on_bytes, self.hosts)
+            return _Arrived(path=path, tools=exchange.TOOL, is_whole=is_whole)
         self.on_bytes(_copied(source, path, self.limits.max_bytes))
         return _Arrived(path=path)
 
@@ -303,7 +306,7 @@ class Fetcher:
             self._store(path, name, keep=path == arrived.path and several)
         except UnusableError as error:
             if not arrived.is_whole:
-                return Fetched(outcome=Outcome.TRANSIENT, reason="cut_short", detail=f"of unknown length: {error}")
+                return Fetched(outcome=Outcome.TRANSIENT, reason="cut_short", detail=f"not known to be whole: {error}")
             return Fetched(outcome=Outcome.UNUSABLE, reason=error.reason, detail=error.detail, tools=arrived.tools)
         # Says nothing of the source's server, nor of its other clips.
         except attempts.PassingError as error:

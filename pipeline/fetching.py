@@ -8,7 +8,6 @@ import concurrent.futures
 import dataclasses
 import itertools
 import threading
-import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -31,7 +30,9 @@ from mbt.pipeline import (
 )
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
+from mbt.pipeline.exchange import PRIVATE_HOST
 from mbt.pipeline.job import Job, Worker
+from mbt.pipeline.outcomes import internal_error
 from mbt.pipeline.settings import FetchSettings
 from mbt.pipeline.sources import stays_in_place
 from mbt.schemas.clip import Outcome
@@ -81,9 +82,14 @@ class FetchClips(Worker):
             "budget": Budget(settings.downloads, settings.interval_s),
             "proxies": proxies.read(settings.proxies),
             "breaker": Breaker(self._job.work, settings.lost_share),
+            "hosts": settings.hosts,
         }
         self._breaker: Breaker = shared["breaker"]
-        self._asker = availability.Asker(api_key=availability.read_key(settings.youtube_api_key), **shared)
+        self._asker = availability.Asker(
+            api_key=availability.read_key(settings.youtube_api_key),
+            time_limit_s=min(download.ASK_TIME_LIMIT_S, settings.time_limit_s),
+            **shared,
+        )
         self._fetcher = fetch.Fetcher(
             root=self._job.root,
             work=self._job.work,
@@ -163,12 +169,8 @@ class FetchClips(Worker):
         try:
             yield from self._fetcher.fetch(group)
         except Exception as error:  # one clip's trouble must not end the others; it is in the ledger
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            failed = fetch.Fetched(
-                outcome=Outcome.TRANSIENT,
-                reason="internal_error",
-                detail=f"{type(error).__name__} in {place.name}, line {place.lineno}",  # its text may hold secrets
-            )
+            failure = internal_error(error)
+            failed = fetch.Fetched(outcome=failure.outcome, reason=failure.reason, detail=failure.detail)
             self._breaker.record(group[0]["source"], failed.outcome, failed.reason, failed.detail)
             yield from ((row, 1, failed) for row in group if row["id"] not in last)
 
@@ -228,6 +230,8 @@ def _carried(row: dict, fetched: fetch.Fetched) -> fetch.Fetched:
     """
     if fetched.outcome == Outcome.OK or not row["known_digest"] or stays_in_place(row["source"]):
         return fetched
+    if fetched.reason == PRIVATE_HOST:  # it was fetched before there was this rule, or with its flag
+        fetched = dataclasses.replace(fetched, outcome=Outcome.TRANSIENT)
     if row["anew"] and fetched.outcome not in _PASSING:
         return fetched
     return dataclasses.replace(

@@ -9,6 +9,7 @@ import datetime
 import email.utils
 import errno
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -206,6 +207,13 @@ def classify_status(status: int, headers: Mapping[str, str]) -> Failure:
     retry_after_s = retry_after(headers)
     detail = f"the server answered with HTTP status {status}"
     return Failure(outcome=outcome, reason=f"http_{status}", detail=detail, retry_after_s=retry_after_s, tries=tries)
+
+
+def internal_error(error: Exception) -> Failure:
+    """What is left of an error that nobody foresaw: where it was raised, for its text may hold secrets."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    detail = f"{type(error).__name__} in {place.name}, line {place.lineno}"
+    return Failure(outcome=Outcome.TRANSIENT, reason="internal_error", detail=detail, tries=ONCE)
 
 
 _OF_STATUS = {

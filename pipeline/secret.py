@@ -7,6 +7,7 @@ import os
 import re
 
 from mbt.pipeline import storage
+from mbt.pipeline.bounds import within
 
 _NAMED = re.compile(r"(?:sm://|projects/)([^/]+)/(?:secrets/)?([^/]+)(?:/(?:versions/)?([^/]+))?", re.ASCII)
 _LOOKS_NAMED = re.compile(r"sm:|projects/[^/]+/secrets/")
@@ -73,12 +74,11 @@ def _version(place: str) -> str:
 
 def _from_secret_manager(place: str) -> bytes:
     import google_crc32c
-    from google.api_core.exceptions import GoogleAPIError
-    from google.auth.exceptions import GoogleAuthError
 
+    version = _version(place)
     try:
-        payload = _client().access_secret_version(name=_version(place), timeout=_TIMEOUT_S).payload
-    except (GoogleAPIError, GoogleAuthError, ValueError) as error:
+        payload = within(_TIMEOUT_S, lambda: _client().access_secret_version(name=version, timeout=_TIMEOUT_S).payload)
+    except Exception as error:  # Google's, requests', urllib3's, protobuf's of a page that is no answer
         why = getattr(getattr(error, "code", None), "name", type(error).__name__)
         raise SecretError(f"{place}: Secret Manager does not give it ({why})") from None  # no answer in the traceback
     if payload.data_crc32c and payload.data_crc32c != google_crc32c.value(payload.data):

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from mbt.pipeline.hosts import PUBLIC, Hosts
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FetchSettings:
@@ -19,6 +21,7 @@ class FetchSettings:
       max_bytes: of a download.
       workers: that may fetch at a time, or None for as many as there are.
       lost_share: of a host's recent answers that bring nothing, above which it is not asked any more.
+      hosts: where URLs may lead.
     """
 
     cookies: str | None = None
@@ -32,3 +35,4 @@ class FetchSettings:
     max_bytes: int = 2 << 30
     workers: int | None = None
     lost_share: float = 0.8
+    hosts: Hosts = PUBLIC

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
+PRIVATE = "--allow_private_hosts"  # of a command whose rows name a server on this machine
 _HUGE_BYTES = 10_000_000_000
 _LOGIN = b"<!doctype html><html><body><form>Who are you?</form></body></html>"
 
@@ -34,6 +35,7 @@ class MediaServer(http.server.ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.heads: list[str] = []
+        self.hosts: list[str] = []  # that the requests were for
         self.complete: collections.Counter = collections.Counter()
         self.latency_s = 0.0
         self.refuse_from: int | None = None  # the number of the request from which on everything is `refuse_with`
@@ -59,15 +61,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: MediaServer
 
     def do_HEAD(self) -> None:
-        path = PurePosixPath(self.path.partition("?")[0].lstrip("/"))
+        path = self._path()
         self.server.heads.append(path.name)
         how = path.parts[0] if len(path.parts) > 1 else ""
         body = self.server.files.get(path.name)
         self._head(int(how) if how.isdigit() else 404 if body is None else 200, len(body or b""))
 
+    def _path(self) -> PurePosixPath:
+        """Without the server that a client names to its proxy."""
+        path = self.path.partition("?")[0]
+        if path.startswith("http://"):
+            path = path.split("/", 3)[3]
+        return PurePosixPath(path.lstrip("/"))
+
     def do_GET(self) -> None:
         with self.server.lock:
             self.server.requests.append(self.path.lstrip("/"))
+            self.server.hosts.append(self.headers.get("Host", ""))
             number = len(self.server.requests)
             self.server.at_a_time += 1
             self.server.most_at_a_time = max(self.server.most_at_a_time, self.server.at_a_time)
@@ -95,7 +105,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._status(int(how))
 
     def _answer(self) -> None:
-        path = PurePosixPath(self.path.partition("?")[0].lstrip("/"))
+        path = self._path()
         body = self.server.files.get(path.name)
         how = path.parts[0] if len(path.parts) > 1 else ""
         if how.isdigit():
@@ -170,7 +180,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def serving() -> Iterator[MediaServer]:
     """A server that runs in a thread of this process."""
     with MediaServer() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.closing.set()
         server.gate.set()

@@ -15,6 +15,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from fake_dataflow import TOKEN, pipeline_url, serving, working, write_credentials
+from media_server import PRIVATE
 from media_server import serving as serving_media
 from test_packaging import copy_source
 
@@ -47,7 +48,7 @@ class Launcher:
     folder: Path
 
     def command(self, command: str, root: str, *words: str) -> list[str]:
-        flags = [f"--annotations={self.folder}/clips.csv", f"--output={root}", "--max_fetch_workers=4"]
+        flags = [f"--annotations={self.folder}/clips.csv", f"--output={root}", "--max_fetch_workers=4", PRIVATE]
         return [MBT_DATA, command, *flags, *CLOUD, f"--dataflow_endpoint={self.endpoint}", *words]
 
     def run(self, command: str, root: str, *words: str) -> subprocess.CompletedProcess:
@@ -227,7 +228,7 @@ def test_a_dataset_is_made_by_two_jobs_also_when_the_launcher_is_stopped(
     assert not any(str(REPOSITORY).encode() in each for each in pickled(pipelines[-1]))
     assert json.loads(made.stdout)["splits"]["train"]["records"] == 6
     local = ["build", f"--annotations={launcher.folder}/clips.csv", f"--output={tmp_path}/local", "--num_shards=2"]
-    assert main(local) == 0
+    assert main([*local, PRIVATE]) == 0
     shards = list((tmp_path / "local" / "shards").iterdir())
     assert shards and all(storage.read(f"{root}/shards/{path.name}") == path.read_bytes() for path in shards)
     assert not storage.folders(f"{root}/tmp"), "the job's staged files are left"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_server import Running
-from media_server import serving
+from media_server import PRIVATE, serving
 
 from mbt.pipeline import breaker, copies, ledger, media, storms
 from mbt.schemas.clip import Outcome
@@ -49,6 +49,11 @@ def words(folder: Path, *more: str) -> list[str]:
     return [f"--annotations={folder}/clips.csv", f"--output={folder}/out", *more]
 
 
+def ours(folder: Path, *more: str) -> list[str]:
+    """Words for a command that fetches from this test's server."""
+    return words(folder, PRIVATE, *more)
+
+
 def outcomes(root: Path) -> dict[str, tuple[str, str]]:
     return {row["clip_id"]: (row["outcome"], row["reason"]) for row in ledger.state(str(root)).to_pylist()}
 
@@ -74,7 +79,7 @@ def test_every_failure_has_its_outcome_and_nothing_partial_is_stored(server, cli
         "huge/x.mp4": ("unusable", "too_large"),
     }
     clips(list(expected))
-    done = mbt_data("fetch", *words(tmp_path, "--json"))
+    done = mbt_data("fetch", *ours(tmp_path, "--json"))
     assert done.returncode == 0, done.stderr
     assert outcomes(tmp_path / "out") == expected
     assert len(stored(tmp_path / "out")) == 2 and not (tmp_path / "out" / "tmp").exists()
@@ -82,7 +87,7 @@ def test_every_failure_has_its_outcome_and_nothing_partial_is_stored(server, cli
     assert split["annotated"] == 12 and split["ok"] == 2 and split["transient"] == 4
     # Again, with the server well: only what is left is asked for.
     server.requests.clear()
-    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    assert mbt_data("fetch", *ours(tmp_path)).returncode == 0
     assert {
         path for path in server.requests if not path.startswith(("403", "451", "500", "loop", "cut/", "short"))
     } == {"page.mp4"}
@@ -94,7 +99,7 @@ def test_a_storm_of_refusals_stops_the_run_and_loses_nothing(server, clips, mbt_
     clips(names)
     server.refuse_from = 50
     for flags in ((), PROCESSES):
-        done = mbt_data("build", *words(tmp_path, *flags))
+        done = mbt_data("build", *ours(tmp_path, *flags))
         assert done.returncode == 1 and "stopped early" in done.stderr and "429" in done.stderr, done.stderr
         assert len(server.requests) < 150
         kinds = collections.Counter(outcome for outcome, _ in outcomes(tmp_path / "out").values())
@@ -102,7 +107,7 @@ def test_a_storm_of_refusals_stops_the_run_and_loses_nothing(server, clips, mbt_
         assert not (tmp_path / "out" / "snapshots").exists() and not (tmp_path / "out" / "dataset.json").exists()
     server.refuse_from = None
     server.complete.clear()
-    done = mbt_data("build", *words(tmp_path, "--json"))
+    done = mbt_data("build", *ours(tmp_path, "--json"))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["splits"]["train"]["records"] == 200
     assert set(server.complete.values()) == {1} and len(server.complete) < 170
@@ -116,7 +121,7 @@ def test_killed_and_resumed_downloads_nothing_twice(server, clips, mbt_data, tmp
     clips(names)
     in_flight, seen = 0, 0
     for moment in range(moments):
-        process = mbt_data.start("fetch", *words(tmp_path))
+        process = mbt_data.start("fetch", *ours(tmp_path))
         before = len(server.requests)
         wait_until(lambda: len(server.requests) >= before + 10 or process.poll() is not None)  # noqa: B023
         time.sleep(0.1 + 0.37 * moment % 1)
@@ -127,7 +132,7 @@ def test_killed_and_resumed_downloads_nothing_twice(server, clips, mbt_data, tmp
         seen = len(rows)
         for name in stored(tmp_path / "out"):
             assert media.is_whole(name, media.digest_of(str(next((tmp_path / "out").rglob(name))))[0])
-    done = mbt_data("fetch", *words(tmp_path))
+    done = mbt_data("fetch", *ours(tmp_path))
     assert done.returncode == 0, done.stderr
     assert outcomes(tmp_path / "out") == dict.fromkeys(names, ("ok", ""))
     assert len(server.requests) <= 300 + in_flight
@@ -157,9 +162,9 @@ def test_two_parts_at_once_download_nothing_twice(server, clips, mbt_data, tmp_p
     server.files |= dict.fromkeys(names, server.files["0.mp4"])
     server.gate.clear()
     clips(names)
-    parts = [mbt_data.start("fetch", *words(tmp_path, f"--part={part}/2")) for part in (1, 2)]
+    parts = [mbt_data.start("fetch", *ours(tmp_path, f"--part={part}/2")) for part in (1, 2)]
     wait_until(lambda: server.at_a_time == 8)  # the machine's budget, which the two share
-    refused = mbt_data("fetch", *words(tmp_path))
+    refused = mbt_data("fetch", *ours(tmp_path))
     assert refused.returncode == 2 and "is being written by process" in refused.stderr, refused.stderr
     server.gate.set()
     assert [part.wait(timeout=300) for part in parts] == [0, 0]
@@ -172,14 +177,14 @@ def test_downloads_at_a_time_are_the_machines(server, clips, mbt_data, tmp_path)
     server.files |= dict.fromkeys(names, server.files["0.mp4"])
     server.latency_s = 0.1
     clips(names)
-    assert mbt_data("fetch", *words(tmp_path, "--downloads=3", *PROCESSES)).returncode == 0
+    assert mbt_data("fetch", *ours(tmp_path, "--downloads=3", *PROCESSES)).returncode == 0
     assert server.most_at_a_time == 3
 
 
 def test_a_budget_of_attempts_begins_with_what_was_never_tried(server, clips, mbt_data, tmp_path):
     clips(["500/a.mp4", "0.mp4", "1.mp4"])
     for _ in range(3):
-        assert mbt_data("fetch", *words(tmp_path, "--max_attempts=1")).returncode == 0
+        assert mbt_data("fetch", *ours(tmp_path, "--max_attempts=1")).returncode == 0
     assert len(outcomes(tmp_path / "out")) == 3
 
 
@@ -195,7 +200,7 @@ def test_many_clips_of_one_long_source_are_fetched_once_and_cut(
         for start, end in spans
     ]
     write_csv(tmp_path / "clips.csv", rows)
-    assert mbt_data("build", *words(tmp_path)).returncode == 0
+    assert mbt_data("build", *ours(tmp_path)).returncode == 0
     assert server.requests == ["long.mp4"]
     assert len(stored(tmp_path / "out")) == 3
     assert sum(path.stat().st_size for path in (tmp_path / "out" / "media").rglob("*.mp4")) < long.stat().st_size / 2
@@ -204,7 +209,7 @@ def test_many_clips_of_one_long_source_are_fetched_once_and_cut(
     whole = tmp_path / "whole"
     whole.mkdir()
     write_csv(whole / "clips.csv", [row | {"video_path": str(long)} for row in rows])
-    assert mbt_data("build", *words(whole)).returncode == 0
+    assert mbt_data("build", *ours(whole)).returncode == 0
     assert frames(tmp_path / "out") == frames(whole / "out")
 
 
@@ -237,18 +242,19 @@ HOSTILE = {
 def test_hostile_media_reach_nothing_else(server, clips, clip_folder, make_media, mbt_data, tmp_path):
     with serving() as other:
         other.files["0.mp4"] = server.files["0.mp4"]
+        elsewhere = f"http://localhost:{other.server_port}"
         for name, text in HOSTILE.items():
             server.files[name] = text.format(other=other.url).encode()
         server.files["drefs.mp4"] = with_external_references(server.files["0.mp4"], clip_folder / "1.mp4")
         server.files["bomb.png"] = png(60_000, 60_000)
         bomb = make_media(tmp_path / "bomb.mkv", size="16384x8", seconds=0.04)
         server.files["bomb.mkv"] = bomb.read_bytes().replace((16384).to_bytes(2, "big"), (60_000).to_bytes(2, "big"))
-        clips([*HOSTILE, "drefs.mp4", "bomb.png", "bomb.mkv", f"to/x?{other.url}/0.mp4"])
-        done = mbt_data("build", *words(tmp_path, "--allow_loss=1"))
+        clips([*HOSTILE, "drefs.mp4", "bomb.png", "bomb.mkv", f"to/x?{elsewhere}/0.mp4"])
+        done = mbt_data("build", *ours(tmp_path, "--allow_loss=1"))
         assert done.returncode == 1 and "no clip would be a record" in done.stderr, done.stderr
         assert other.requests == []
     found = outcomes(tmp_path / "out")
-    assert found.pop(f"to/x?{other.url}/0.mp4") == ("transient", "bad_redirect")
+    assert found.pop(f"to/x?{elsewhere}/0.mp4") == ("transient", "bad_redirect")
     assert {outcome for outcome, _ in found.values()} == {"unusable"}, found
     assert stored(tmp_path / "out") == []
 
@@ -307,7 +313,7 @@ def test_hostile_ids_touch_nothing_outside(server, mbt_data, tmp_path):
     ]
     lines += [f"{server.url}/0.mp4,0,1,a,nul\0byte", f"http://u:secret@{server.url[7:]}/0.mp4,0,1,a,login"]
     (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
-    done = mbt_data("build", *words(tmp_path))
+    done = mbt_data("build", *ours(tmp_path))
     assert done.returncode == 0, done.stderr
     assert {name for name, (outcome, _) in outcomes(tmp_path / "out").items() if outcome == "ok"} == set(ids)
     assert {path.name for path in tmp_path.iterdir()} == {"clips.csv", "out"}
@@ -320,7 +326,7 @@ def test_status_counts_and_knows_what_is_left(server, clips, mbt_data, tmp_path)
     clips(["0.mp4", "none.mp4", "500/x.mp4", "403/x.mp4"], split="eval")
     before = mbt_data("status", *words(tmp_path))
     assert before.returncode == 2 and "nothing was ever fetched" in before.stderr
-    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    assert mbt_data("fetch", *ours(tmp_path)).returncode == 0
     clips(["0.mp4", "none.mp4", "500/x.mp4", "403/x.mp4", "new.mp4"], split="eval")
     status = json.loads(mbt_data("status", *words(tmp_path, "--json")).stdout)
     split = status["splits"]["eval"]
@@ -351,11 +357,11 @@ def test_import_gives_the_records_of_fetching(name, server, write_csv, mbt_data,
     for kind in ("fetched", "adopted"):
         (tmp_path / kind).mkdir()
         write_csv(tmp_path / kind / "clips.csv", rows)
-    assert mbt_data("build", *words(tmp_path / "fetched")).returncode == 0
+    assert mbt_data("build", *ours(tmp_path / "fetched")).returncode == 0
     server.requests.clear()
     done = mbt_data("import", tmp_path / "copies", f"--pattern={name}", *words(tmp_path / "adopted"))
     assert done.returncode == 0 and "3 clips have a copy" in done.stdout, (done.stdout, done.stderr)
-    assert mbt_data("build", *words(tmp_path / "adopted")).returncode == 0
+    assert mbt_data("build", *ours(tmp_path / "adopted")).returncode == 0
     assert server.requests == []
     shards = [
         {path.name: path.read_bytes() for path in tmp_path.glob(f"{kind}/out/shards/*")}
@@ -491,7 +497,7 @@ def test_a_breaker_trips_on_refusals_and_tells_others(tmp_path):
 def test_a_bad_copy_says_nothing_about_its_clip(server, clips, mbt_data, tmp_path):
     """Nor does an earlier loss keep a good one out; links are followed, and what is in the store is a file."""
     clips(["0.mp4", "1.mp4", "none.mp4", "3.mp4"])
-    assert mbt_data("fetch", *words(tmp_path, "--max_attempts=3")).returncode == 0
+    assert mbt_data("fetch", *ours(tmp_path, "--max_attempts=3")).returncode == 0
     found = outcomes(tmp_path / "out")
     assert ("gone", "http_404") in found.values()
     folder = tmp_path / "copies"
@@ -506,19 +512,19 @@ def test_a_bad_copy_says_nothing_about_its_clip(server, clips, mbt_data, tmp_pat
     found = outcomes(tmp_path / "out")
     assert found["none.mp4"] == ("ok", "") and found["0.mp4"] == ("ok", "")
     assert "3.mp4" not in found or found["3.mp4"] == ("transient", "bad_copy") or found["3.mp4"] == ("ok", "")
-    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    assert mbt_data("fetch", *ours(tmp_path)).returncode == 0
     assert set(outcomes(tmp_path / "out").values()) == {("ok", "")}
     assert not any(path.is_symlink() for path in (tmp_path / "out" / "media").rglob("*"))
 
 
 def test_media_damaged_in_the_store_are_fetched_again(server, clips, mbt_data, tmp_path):
     clips(["0.mp4", "1.mp4", "2.mp4"])
-    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    assert mbt_data("fetch", *ours(tmp_path)).returncode == 0
     damaged = sorted((tmp_path / "out" / "media").rglob("*.mp4"))[0]
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[: len(whole) // 2])
     server.requests.clear()
-    done = mbt_data("build", *words(tmp_path, "--num_shards=1", "--json"))
+    done = mbt_data("build", *ours(tmp_path, "--num_shards=1", "--json"))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["splits"]["train"]["records"] == 3
     assert len(server.requests) == 1 and damaged.read_bytes() == whole
@@ -526,7 +532,7 @@ def test_media_damaged_in_the_store_are_fetched_again(server, clips, mbt_data, t
 
 def test_few_clips_that_are_all_refused_are_not_published(clips, mbt_data, tmp_path):
     clips(["429/0.mp4", "429/1.mp4", "429/2.mp4"])
-    done = mbt_data("build", *words(tmp_path))
+    done = mbt_data("build", *ours(tmp_path))
     assert done.returncode == 1 and "train would lack 3 of 3 clips" in done.stderr, done.stderr
     assert "http_429" in done.stderr and "--sleep, --cookies and --proxies help" in done.stderr
     assert not (tmp_path / "out" / "snapshots").exists()
@@ -536,13 +542,13 @@ def test_devices_and_pipes_are_no_media(mbt_data, write_csv, tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     names = ["/dev/zero", "pipe.mp4"]
     write_csv(tmp_path / "clips.csv", [{"video_path": name, "start": 0, "end": 1, "label": "a"} for name in names])
-    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    assert mbt_data("fetch", *ours(tmp_path)).returncode == 0
     assert set(outcomes(tmp_path / "out").values()) == {("invalid", "not_a_file")}
 
 
 def test_a_damaged_ledger_file_is_named_and_left_out(server, clips, mbt_data, tmp_path):
     clips(["0.mp4"])
-    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    assert mbt_data("fetch", *ours(tmp_path)).returncode == 0
     (tmp_path / "out" / "ledger" / "000001" / "torn.parquet").touch()
     done = mbt_data("status", *words(tmp_path, "--json"))
     assert done.returncode == 0 and "torn.parquet is damaged" in done.stderr

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from media_server import serving
+from media_server import PRIVATE, serving
 
 from mbt.pipeline import ledger, media, storage
 from mbt.pipeline.main import main
@@ -34,7 +34,11 @@ def answer(capsys):
 def on(answer, tmp_path):
     """Runs a command on a dataset, with the annotations of this test."""
     return lambda command, root, *words: answer(
-        command, f"--annotations={tmp_path}/clips.csv", f"--output={root}", *words
+        command,
+        f"--annotations={tmp_path}/clips.csv",
+        f"--output={root}",
+        *([PRIVATE] if command != "status" else []),
+        *words,
     )
 
 

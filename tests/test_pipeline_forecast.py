@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from formulas import evaluate, lines, number
-from media_server import serving
+from media_server import PRIVATE, serving
 
 from mbt.pipeline.forecast import advice, losses, rates, sheet
 from mbt.pipeline.forecast.counts import Counts
@@ -153,7 +153,7 @@ def test_losses_and_bytes_are_those_of_the_ledger(clip_folder, write_csv, mbt_da
         ]
         write_csv(tmp_path / "clips.csv", rows)
         words = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out"]
-        assert mbt_data("fetch", *words).returncode == 0
+        assert mbt_data("fetch", *words, PRIVATE).returncode == 0
         more = [{**rows[0], "video_path": f"{server.url}/{number}.mp4", "id": str(number)} for number in range(2, 6)]
         write_csv(tmp_path / "clips.csv", rows + more)
         server.requests.clear()

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from media_server import serving
+from media_server import PRIVATE, serving
 
 from mbt.pipeline.verify import Report, VerifyOptions, verify
 
@@ -22,7 +22,8 @@ def built(mbt_data, write_csv, clip_folder, tmp_path_factory) -> Path:
             {"video_path": f"{server.url}/{name}.mp4", "start": 0, "end": 1, "label": "a", "id": name} for name in NAMES
         ]
         write_csv(folder / "clips.csv", rows)
-        done = mbt_data("build", f"--annotations={folder}/clips.csv", f"--output={folder}/out", "--num_shards=1")
+        words = [f"--annotations={folder}/clips.csv", f"--output={folder}/out", PRIVATE]
+        done = mbt_data("build", *words, "--num_shards=1")
         assert done.returncode == 0, done.stderr
     return folder
 

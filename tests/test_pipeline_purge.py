@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from media_server import PRIVATE
 
 from mbt.pipeline import fetch, fetching, ledger, media, storage
 from mbt.pipeline.main import main
@@ -59,7 +60,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 def build(mbt_data, folder: Path, name: str, output: str = "out") -> dict:
-    words = [f"--annotations={folder}/clips.csv", f"--output={folder}/{output}", "--name=clips"]
+    words = [f"--annotations={folder}/clips.csv", f"--output={folder}/{output}", "--name=clips", PRIVATE]
     done = mbt_data("build", *words, "--num_shards=2", f"--snapshot={name}", "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -422,7 +423,7 @@ def test_the_search_finds_pieces_wherever_they_lie(tmp_path):
 def test_the_whole_road_on_a_bucket(store, capsys, write_csv, clip_folder, six_rows, tmp_path):
     """Build, refresh, diff, verify, purge and gc on gs:// and s3://, media too, and what is said of deleted objects."""
     root = store.root("purged")
-    words = [f"--annotations={tmp_path}/clips.csv", f"--output={root}"]
+    words = [f"--annotations={tmp_path}/clips.csv", f"--output={root}", PRIVATE]
 
     def run(command: str, *flags: str) -> str:
         capsys.readouterr()

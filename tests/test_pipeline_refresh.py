@@ -14,7 +14,7 @@ from random import Random
 import pyarrow.parquet as pq
 import pytest
 from fake_youtube import FakeYouTube, Video
-from media_server import serving
+from media_server import PRIVATE, serving
 
 from mbt.pipeline import ledger
 from mbt.pipeline.verify import ALL, VerifyOptions, verify
@@ -47,6 +47,7 @@ def write_clips(server, write_csv, tmp_path):
 def run(mbt_data, tmp_path):
     def run(command: str, *words: str, output: str = "out", env: dict | None = None) -> dict:
         files = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/{output}"]
+        files += [PRIVATE] if command != "status" else []
         done = mbt_data(command, *files, "--json", *words, env=env)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -188,7 +189,7 @@ print(count)
 @pytest.fixture
 def refresh_until(mbt_data, tmp_path):
     def run(root: Path, last: int) -> subprocess.CompletedProcess:
-        words = ["refresh", f"--annotations={tmp_path}/clips.csv", f"--output={root}", NOW, "--removed=drop"]
+        words = ["refresh", f"--annotations={tmp_path}/clips.csv", f"--output={root}", PRIVATE, NOW, "--removed=drop"]
         return mbt_data.python(_KILLED, root, last, *words)
 
     return run
@@ -305,7 +306,7 @@ def test_a_refresh_fetches_again_what_it_must_make_anew(server, write_clips, run
     for path in (tmp_path / "out" / "shards").iterdir():
         path.unlink()
     server.refuse_from, server.refuse_with = 1, 503
-    words = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out"]
+    words = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out", PRIVATE]
     for _ in range(2):  # the failure is a new word on the clips; that does not make them lost either
         refused = mbt_data("refresh", *words)
         assert refused.returncode == 1 and "Nothing was published" in refused.stderr, refused.stderr

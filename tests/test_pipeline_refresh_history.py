@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from media_server import MediaServer, serving
+from media_server import PRIVATE, MediaServer, serving
 
 from mbt.pipeline.main import main
 from mbt.schemas.manifest import Manifest
@@ -110,7 +110,7 @@ class World:
     def run(self, command: str, output: str, *words: str) -> Manifest:
         """Runs a command in this process; returns the newest snapshot."""
         files = [f"--annotations={self.folder}/clips.csv", f"--media_root={self.folder}/own"]
-        assert main([command, *files, "--allow_loss=1", f"--output={self.folder / output}", *words]) == 0
+        assert main([command, *files, "--allow_loss=1", f"--output={self.folder / output}", PRIVATE, *words]) == 0
         read = [Manifest.from_json(path.read_text()) for path in (self.folder / output).glob("snapshots/*/*.json")]
         return max(read, key=lambda manifest: manifest.created)
 

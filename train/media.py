@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from mbt.pipeline import attempts, decode, download, ffmpeg, outcomes, probe, record, youtube
+from mbt.pipeline import attempts, decode, download, ffmpeg, hosts, outcomes, probe, record, youtube
 from mbt.schemas import index as index_lib
 from mbt.schemas import tfrecord
 from mbt.schemas.clip import MICROSECONDS
@@ -79,7 +79,8 @@ def _fetch(clip: str, span_us: tuple[int, int | None], folder: pathlib.Path) -> 
         return got.path, got.starts_at_us
     if clip.lower().startswith(("http://", "https://")):
         path = str(folder / f"download{_extension(clip)}")
-        download.download(clip, path, download.Limits())
+        named = hosts.Hosts(named=hosts.named_in(clip))  # by the command line: it may be in a private network
+        download.download(clip, path, download.Limits(), hosts=named)
         return path, 0
     if not os.path.isfile(clip):
         raise MediaError("no such file" if not os.path.exists(clip) else "not a file")
@@ -88,7 +89,10 @@ def _fetch(clip: str, span_us: tuple[int, int | None], folder: pathlib.Path) -> 
 
 def _extension(url: str) -> str:
     """That of the URL's file name, where it is an ordinary one: it tells ffmpeg the form of some files."""
-    extension = os.path.splitext(urlsplit(url).path)[1]
+    try:
+        extension = os.path.splitext(urlsplit(url).path)[1]
+    except ValueError:  # the download says what is wrong with it
+        return ""
     return extension if extension.isascii() and extension[1:].isalnum() else ""
 
 

@@ -9,6 +9,7 @@ from mbt.pipeline import secret, storage
 from mbt.pipeline.annotations.files import split_and_path
 from mbt.pipeline.annotations.read import DATASETS, Selection
 from mbt.pipeline.errors import RefusedError
+from mbt.pipeline.hosts import FLAG, Hosts, named_in
 from mbt.pipeline.options import Options
 from mbt.pipeline.settings import FetchSettings
 
@@ -171,6 +172,11 @@ def add_fetch(parser: argparse.ArgumentParser) -> None:
         type=positive,
         metavar="N",
         help="that fetch at a time; this or --proxies is required where many machines work, for each adds to the load",
+    )
+    add(
+        FLAG,
+        action="store_true",
+        help="let rows name hosts of this machine's own network, which only --media_root may name otherwise",
     )
     add("--take_over", action="store_true", help="from a writer that crashed; the message that names it says when")
 
@@ -386,6 +392,7 @@ def _fetch(known: argparse.Namespace) -> FetchSettings:
         time_limit_s=float(known.download_time_limit),
         workers=known.max_fetch_workers,
         lost_share=max(defaults.lost_share, getattr(known, "allow_loss", None) or 0.0),
+        hosts=Hosts(allow_private=known.allow_private_hosts, named=named_in(known.media_root)),
     )
 
 
