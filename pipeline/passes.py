@@ -49,7 +49,7 @@ THUMBNAIL = 8  # pixels a side: the cheapest picture that proves that there is o
 _THUMBNAILS = f"scale={THUMBNAIL}:{THUMBNAIL}:flags=neighbor,format=gray"
 _PICTURE_STATS = "{{ptsi}} {{tbi}} {{ni}}"
 _SOUND_STATS = "{{pts}} {{samp}} {{ni}}"
-_UNKNOWN = (1 << 64) - 1  # for the number of a frame
+_NO_NUMBER, _NO_TIME = (1 << 64) - 1, -1 << 63  # of a frame, where ffmpeg knows none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class Pass:
       log: ffmpeg's, without the file's name.
       streams: what ffmpeg says of the input; None where it could not open it.
       frames: the bytes of all frames.
-      first_picture_us: time of the source picture of frame 0; None where there is none.
+      first_picture_us: time of the source picture of frame 0; None where there is none, or it has no time of its own.
       follows: whether a picture was decoded before that.
       sounds: in the order in which they were wanted.
     """
@@ -140,7 +140,7 @@ class Pass:
     def reaches_start(self) -> bool:
         """Whether nothing that comes before what was decoded could belong to the span."""
         first_us = self.first_picture_us
-        pictures_do = first_us is not None and (first_us <= 0 or self.follows)
+        pictures_do = self.follows or (first_us is not None and first_us <= 0)
         sounds_do = all(heard.first_us is not None and (heard.first_us <= 0 or heard.follows) for heard in self.sounds)
         return pictures_do and sounds_do
 
@@ -258,8 +258,9 @@ def _first_picture(stats: bytes, span: Span) -> tuple[int | None, bool]:
     if len(line) != 3:
         return None, False
     numerator, _, denominator = line[1].partition(b"/")
-    time_us = int(line[0]) * MICROSECONDS * int(numerator) // max(1, int(denominator))
-    return time_us - span.start_us, int(line[2]) > 0
+    if int(line[0]) == _NO_TIME or not int(denominator):
+        return None, int(line[2]) > 0
+    return int(line[0]) * MICROSECONDS * int(numerator) // int(denominator) - span.start_us, int(line[2]) > 0
 
 
 def _heard(pcm: bytes | bytearray, stats: bytes, span: Span) -> Heard:
@@ -274,7 +275,7 @@ def _heard(pcm: bytes | bytearray, stats: bytes, span: Span) -> Heard:
     return Heard(
         pcm=_placed(samples, times, lengths, span.duration_us * SAMPLE_RATE_HZ // MICROSECONDS),
         first_us=int(times[0]) * MICROSECONDS // SAMPLE_RATE_HZ,
-        follows=0 < words[2] < _UNKNOWN,
+        follows=0 < words[2] < _NO_NUMBER,
     )
 
 
