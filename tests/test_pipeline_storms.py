@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from media_server import PRIVATE, serving
+from media_server import serving
 
 from mbt.pipeline import breaker, ledger, storms
 from mbt.schemas.clip import Outcome
@@ -31,7 +31,7 @@ def server(clip_folder):
 def words(server, write_csv, tmp_path):
     """What a command needs for the clips of the server."""
     write_clips(write_csv, tmp_path, [f"{server.url}/{name}" for name in server.files])
-    return [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out", PRIVATE]
+    return [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out", "--allow_private_hosts"]
 
 
 def write_clips(write_csv, folder: Path, sources: list[str]) -> None:
