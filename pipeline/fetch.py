@@ -15,11 +15,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
-from mbt.pipeline import download, media, probe, storage, youtube
+from mbt.pipeline import download, extent, media, probe, scratch, storage, tombstones, youtube
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.decode import UnusableError
 from mbt.pipeline.ffmpeg import DecoderCrashError, WorkerTroubleError
+from mbt.pipeline.ledger import RELEASED
 from mbt.pipeline.outcomes import MAX_DETAIL, Failure, FetchError, StopError
 from mbt.pipeline.proxies import AllRestingError, Proxies
 from mbt.pipeline.sources import is_url, stays_in_place
@@ -51,7 +52,7 @@ class Fetched:
       digest: SHA-256 of the media, hexadecimal.
       media: where the media lie: below ROOT, or a local path.
       media_start_us: which time of the source is time zero of the media.
-      signature: size and modification time of a local file, to notice that it changed.
+      signature: size and modification time of a local file, to notice that it changed; or `RELEASED`.
       tools: what fetched it.
     """
 
@@ -84,6 +85,8 @@ def settled(outcome: str, reason: str) -> bool:
 
     A page instead of media may be a login or an error that passes.
     """
+    if outcome == Outcome.INVALID:
+        return reason == tombstones.PURGED
     return outcome in (Outcome.OK, Outcome.GONE) or (outcome == Outcome.UNUSABLE and reason != _NOT_MEDIA)
 
 
@@ -130,6 +133,7 @@ class Fetcher:
       proxies: to rotate.
       breaker: of the run.
       probes: how many may decode at a time.
+      purged: what no file of the media store may hold.
       on_bytes: called with the size of what came.
     """
 
@@ -142,6 +146,7 @@ class Fetcher:
     proxies: Proxies
     breaker: Breaker
     probes: threading.Semaphore
+    purged: tombstones.Spans
     on_bytes: Callable[[int], None] = lambda count: None
 
     def fetch(self, rows: list[dict]) -> Attempts:
@@ -240,6 +245,9 @@ class Fetcher:
                 storage.delete(path)
                 return None
             start_us = media.start_of(path)
+            if self._holds_purged(path, self.purged.of_media(row["source"], digest, start_us), start_us):
+                storage.delete(path)  # stored before the purge, by a run that was killed
+                return None
             return Fetched(outcome=Outcome.OK, bytes=size, digest=digest, media=row["copy"], media_start_us=start_us)
         try:
             with self._spool() as folder:
@@ -285,14 +293,34 @@ class Fetcher:
             digest, size = media.digest_of(path)
             extension = os.path.splitext(path)[1][1:]
             name = media.name(media.key(row["source"], row["start_us"], row["end_us"]), digest, start_us, extension)
-            self._store(path, name, keep=path == arrived.path and several)
+            purged = self.purged.of_media(row["source"], digest, start_us)
+            if any(span.shares_half(row["start_us"], row["end_us"]) for span in purged):
+                detail = f"these media are a purged clip's: {tombstones.FILE} says why"
+                return Fetched(outcome=Outcome.INVALID, reason=tombstones.PURGED, detail=detail, tools=arrived.tools)
+            is_passing = self._holds_purged(path, purged, start_us)
+            # Media that hold what was purged are there for a build of this run, and go with its temporary files.
+            self._store(path, self.work if is_passing else self.root, name, keep=path == arrived.path and several)
         except UnusableError as error:
             if not arrived.is_whole:
                 return Fetched(outcome=Outcome.TRANSIENT, reason="cut_short", detail=f"of unknown length: {error}")
             return Fetched(outcome=Outcome.UNUSABLE, reason=error.reason, detail=error.detail, tools=arrived.tools)
         return Fetched(
-            outcome=Outcome.OK, bytes=size, digest=digest, media=name, media_start_us=start_us, tools=arrived.tools
+            outcome=Outcome.OK,
+            bytes=size,
+            digest=digest,
+            media=name,
+            media_start_us=start_us,
+            signature=RELEASED if is_passing else "",
+            tools=arrived.tools,
         )
+
+    def _holds_purged(self, path: str, purged: list[tombstones.Span], start_us: int) -> bool:
+        """Whether a file whose zero is that time of its source may hold a part of these spans."""
+        if not purged:
+            return False
+        with storage.local_copy(path) as copy:
+            held = extent.of(copy, self.program)
+        return any(extent.overlaps(held, span.start_us - start_us, span.end_us - start_us) for span in purged)
 
     def _part(self, row: dict, arrived: _Arrived, *, several: bool) -> tuple[str, int]:
         """The file to keep, and which time of the source is its zero."""
@@ -325,8 +353,8 @@ class Fetcher:
                 ) from error
         raise AssertionError("unreachable")
 
-    def _store(self, path: str, name: str, *, keep: bool) -> None:
-        final = storage.join(self.root, name)
+    def _store(self, path: str, root: str, name: str, *, keep: bool) -> None:
+        final = storage.join(root, name)
         if storage.exists(final):
             return
         if keep:  # the next clip of this source is in the same file
@@ -341,11 +369,11 @@ class Fetcher:
     @contextlib.contextmanager
     def _spool(self) -> Iterator[str]:
         """A folder for what is not whole yet, on the file system of the store where that is local."""
-        parent = None
+        parent, prefix = None, scratch.prefix("spool")
         if storage.is_local(self.work):
-            parent = storage.join(self.work, "spool")
+            parent, prefix = storage.join(self.work, "spool"), "fetch-"
             os.makedirs(parent, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fetch-", dir=parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
             yield folder
 
 

@@ -57,6 +57,7 @@ class Builder:
 
     Attributes:
       root: of the dataset.
+      work: folder of the run's temporary files, where media lie that this run alone may have; or None.
       dataset_name: as it stands in the records.
       media_root: what paths in the records are relative to.
       program: the ffmpeg to run.
@@ -72,6 +73,7 @@ class Builder:
     threads: int
     time_limit_s: float
     on_clip: Callable[[str], None] = lambda outcome: None
+    work: str | None = None
 
     def build(self, task: Task, rows: list[dict]) -> Built:
         """Makes the shard and its index, complete and under their final names, unless they are there.
@@ -93,7 +95,7 @@ class Builder:
         old = shard_file.open_shard(self.root, task.predecessor) if task.predecessor else None
         present = [row for row in rows if row["outcome"] == Outcome.OK]
         with old or contextlib.nullcontext():
-            if wanted := [row["id"] for row in present if not _has_media(row) and not _is_held(row, old)]:
+            if wanted := [row["id"] for row in present if not _is_held(row, old) and not self._has_media(row)]:
                 raise MediaWantedError(wanted)
             return self.rebuild(task.stem, present, old)
 
@@ -152,9 +154,9 @@ class Builder:
         return RELABELLED, relabelled(self._context(row), record)
 
     def _decoded(self, row: dict) -> Record | UnusableError:
-        if not _has_media(row):
+        if not self._has_media(row):
             raise MediaWantedError([row["id"]])
-        path = storage.join(self.root, row["media"]) if row["media"] else row["source"]
+        path = self._path(row)
         try:
             with storage.local_copy(path) as copy:
                 if row["media"] and not media.digest_of(copy)[0].startswith(row["digest"]):
@@ -183,6 +185,16 @@ class Builder:
                     raise WorkerTroubleError(f"clip {row['id']!r} ({path}): {error}, {TRIES} times") from error
         raise AssertionError("unreachable")
 
+    def _has_media(self, row: dict) -> bool:
+        """Whether there is a file to decode: in the store, in place on this machine, or for this run alone."""
+        return not row.get("released", False) or (self.work is not None and storage.exists(self._path(row)))
+
+    def _path(self, row: dict) -> str:
+        if not row["media"]:
+            return row["source"]
+        place = self.work if row.get("released", False) and self.work else self.root
+        return storage.join(place, row["media"])
+
     def _context(self, row: dict) -> Context:
         return Context(
             id=row["id"],
@@ -193,11 +205,6 @@ class Builder:
             label_indices=row["label_indices"],
             label_strings=row["labels"],
         )
-
-
-def _has_media(row: dict) -> bool:
-    """Whether there is a file to decode: in the store, or in place on this machine."""
-    return not row.get("released", False)
 
 
 def _is_held(row: dict, old: ShardFile | None) -> bool:
