@@ -1,10 +1,12 @@
 """Temporary files of this machine, under names that tell whose they are: what killed processes left can be told."""
 
+import contextlib
 import os
 import re
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # Kinds that may hold media, or pictures of them.
 KINDS = ("jpegs", "media", "predict", "spool")
@@ -20,10 +22,21 @@ def prefix(kind: str) -> str:
 
 def leftovers() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Files and folders of this user that hold media: those that dead processes left, and those that may be in use."""
-    left, used = [], []
+    left: list[str] = []
+    used: list[str] = []
     for entry, process in _ours(tempfile.gettempdir()):
         (used if _may_run(process, entry.stat(follow_symlinks=False).st_mtime) else left).append(entry.path)
     return tuple(sorted(left)), tuple(sorted(used))
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Deletes files and folders."""
+    for path in paths:
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def _ours(folder: str) -> Iterator[tuple[os.DirEntry, str]]:

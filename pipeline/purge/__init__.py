@@ -83,9 +83,7 @@ def _without(options: PurgeOptions, dataset: Dataset, manifests: list[Manifest],
     storage.delete(*(storage.join(root, path) for path in found.reports))
     storage.delete(*options.reports)
     pictures.remove(found.events)
-    for path in found.temporary:
-        storage.delete(path)
-        storage.delete_folder(path)
+    scratch.delete(found.temporary)
     new = Amender(root, dataset, clip_ids, options.reason, finder.indices).amend(manifests, found)
     _delete(root, manifests, found, new)
     only = None if options.every_source else finder.stored.keys()

@@ -21,6 +21,8 @@ from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Manifest
 
 _SPAN = ["source", "start_us", "end_us"]
+_REPORT = b"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-"  # of our reports
+_REPORT_HEAD = 4096
 _ATTEMPTS = ["clip_id", *_SPAN, "outcome", "media", "media_start_us", "digest"]
 
 
@@ -128,7 +130,7 @@ class Finder:
             shards=shards,
             media={path: file.bytes for path, file in own.items()},
             released=released,
-            reports=tuple(path for name in held for path in self._reports(name)),
+            reports=(*(path for name in held for path in self._reports(name)), *self._reports_elsewhere()),
             unknown=tuple(sorted(named - {row["id"] for row in [*every, *tried]})),
             outside=tuple(sorted({row["source"] for row in spans if stays_in_place(row["source"])})),
             overlapping=tuple(sorted(self._overlapping(neighbours, self._spans_of(named, attempts)))),
@@ -197,6 +199,14 @@ class Finder:
         for file in storage.files(storage.join(self._root, snapshot.FOLDER, name)):
             if file.path not in (CLIPS_FILE, MANIFEST_FILE):
                 yield f"{snapshot.FOLDER}/{name}/{file.path}"
+
+    def _reports_elsewhere(self) -> Iterator[str]:
+        """Reports that were written below ROOT, outside of the snapshots; of which of these nobody knows."""
+        for file in storage.files(self._root):
+            if file.path.endswith(".html") and not file.path.startswith(f"{snapshot.FOLDER}/"):
+                with storage.open_file(storage.join(self._root, file.path)) as page:
+                    if _REPORT in page.read(_REPORT_HEAD):
+                        yield file.path
 
     def _neighbours(self, purged: tombstones.Spans, attempts: pa.Table) -> list[dict]:
         """Other clips of the same sources, in snapshots and in the ledger, whatever became of them."""

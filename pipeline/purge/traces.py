@@ -18,7 +18,7 @@ from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS
 _FILE = "traces.npz"
 _SIDE = 16
 _PIXELS = _SIDE * _SIDE
-_HZ = 8000
+_HZ = 16000
 _TENTH = _HZ // 10
 _STEPS = 5  # in a tenth of a second: how closely sound is aligned
 _BANDS = 64
@@ -29,7 +29,7 @@ _STILL = FRAME_RATE_HZ // 5  # frames of a clip that look the same: more are a s
 _SAME_SOUND = 0.97  # cosine
 _QUIET = 64.0  # mean square of samples
 _TIME_LIMIT_S = 3600.0
-_BYTE_LIMIT = 1 << 30  # decoded: 14 hours of sound, or 40 of pictures
+_BYTE_LIMIT = 1 << 30  # decoded: 9 hours of sound, or 46 of pictures
 _AT_ONCE = 1 << 14
 _HEAD = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+error", "-filter_threads", "1", "-threads", "1"]
 _INPUT = ["-protocol_whitelist", "file,pipe", "-format_whitelist", ",".join(DEMUXERS)]
