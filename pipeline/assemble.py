@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from mbt.pipeline import build as building
 from mbt.pipeline import dataset as datasets
-from mbt.pipeline import fetch, fetching, known, ledger, loss_guard, media, plan, reencoding, snapshot, storage, storms
+from mbt.pipeline import known, ledger, loss_guard, media, plan, reencoding, release, snapshot, storage
 from mbt.pipeline.annotations.files import split_and_path
 from mbt.pipeline.errors import IncompleteError, RefusedError
 from mbt.pipeline.shard import LeftOut
@@ -152,22 +152,8 @@ class Assembly:
         in_shards = pc.and_(in_shards, known.is_remote(valid))
         valid, found = valid.filter(in_shards), found.filter(in_shards)
         held = pc.not_equal(found["signature"], ledger.RELEASED)
-        rows, found = valid.filter(held), found.filter(held)
-        released = (
-            fetch.Fetched(
-                outcome=Outcome(word["outcome"]),
-                reason=word["reason"],
-                detail=word["detail"],
-                digest=word["digest"],
-                media=word["media"],
-                media_start_us=word["media_start_us"],
-                signature=ledger.RELEASED,
-            )
-            for word in found.to_pylist()
-        )
-        with ledger.Writer(self._root, self._work.run) as writer:
-            for row, fetched in zip(rows.to_pylist(), released, strict=True):
-                fetching.append(writer, row, storms.AFTER, fetched)
+        rows, words = valid.filter(held).to_pylist(), found.filter(held).to_pylist()
+        release.mark(self._root, self._work.run, (row | word for row, word in zip(rows, words, strict=True)))
         keys = (media.key(row["source"], row["start_us"], row["end_us"]) for row in valid.to_pylist())
         storage.delete(*(storage.join(self._root, store[key]) for key in keys if key in store))
 

@@ -89,6 +89,7 @@ class BuildShards(Worker):
         canary.check(program, self._job.canary)
         self._builder = Builder(
             root=self._job.root,
+            work=self._job.work,
             dataset_name=self._job.dataset_name,
             media_root=self._job.media_root,
             program=program,

@@ -19,11 +19,11 @@ PATTERNS = {
     "id": "{id}.{ext}",
     "stem": "{stem}.{ext}",
 }
-_EXTENSIONS = "mp4|mkv|webm|avi|mov|m4v|flv|mpg|mpeg|wmv|3gp|ts|ogv"
+EXTENSIONS = "mp4|mkv|webm|avi|mov|m4v|flv|mpg|mpeg|wmv|3gp|ts|ogv"
 _FIELD = re.compile(r"\{(\w+)(?::([^}]*))?\}|(\*)")
 _TIMES = ("start", "end", "start_ms", "end_ms")
 _FORMS = {"": r"\d+(?:\.\d+)?", ".3f": r"\d+\.\d{3}", "06d": r"\d{6,}", "d": r"\d+"}
-_TEXTS = {"ytid": "[A-Za-z0-9_-]{11}", "id": ".+", "label": "[^/]+", "stem": ".+", "ext": f"(?i:{_EXTENSIONS})"}
+_TEXTS = {"ytid": "[A-Za-z0-9_-]{11}", "id": ".+", "label": "[^/]+", "stem": ".+", "ext": f"(?i:{EXTENSIONS})"}
 _ALIKE = {"ext", "label"}  # fields that do not tell one clip from another
 
 

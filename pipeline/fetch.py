@@ -16,12 +16,25 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from mbt.pipeline import attempts, download, exchange, media, probe, storage, storms, youtube
+from mbt.pipeline import (
+    attempts,
+    download,
+    exchange,
+    extent,
+    media,
+    probe,
+    scratch,
+    storage,
+    storms,
+    tombstones,
+    youtube,
+)
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.decode import UnusableError
 from mbt.pipeline.errors import WorkerTroubleError
 from mbt.pipeline.hosts import PUBLIC, Hosts
+from mbt.pipeline.ledger import RELEASED
 from mbt.pipeline.outcomes import MAX_DETAIL, Failure, FetchError, StopError
 from mbt.pipeline.proxies import AllRestingError, Proxies
 from mbt.pipeline.sources import is_url, stays_in_place
@@ -51,7 +64,7 @@ class Fetched:
       digest: SHA-256 of the media, hexadecimal.
       media: where the media lie: below ROOT, or a local path.
       media_start_us: which time of the source is time zero of the media.
-      signature: size and modification time of a local file, to notice that it changed.
+      signature: size and modification time of a local file, to notice that it changed; or `RELEASED`.
       tools: what fetched it.
     """
 
@@ -84,6 +97,8 @@ def settled(outcome: str, reason: str) -> bool:
 
     A page instead of media may be a login or an error that passes.
     """
+    if outcome == Outcome.INVALID:
+        return reason == tombstones.PURGED
     return outcome in (Outcome.OK, Outcome.GONE) or (outcome == Outcome.UNUSABLE and reason != storms.NOT_MEDIA)
 
 
@@ -141,6 +156,7 @@ class Fetcher:
       breaker: of the run.
       probes: how many may decode at a time.
       hosts: where URLs may lead.
+      purged: what no file of the media store may hold.
       on_bytes: called with the size of what came.
     """
 
@@ -153,6 +169,7 @@ class Fetcher:
     proxies: Proxies
     breaker: Breaker
     probes: threading.Semaphore
+    purged: tombstones.Spans
     hosts: Hosts = PUBLIC
     on_bytes: Callable[[int], None] = lambda count: None
 
@@ -258,6 +275,9 @@ class Fetcher:
                 storage.delete(path)
                 return None
             start_us = media.start_of(path)
+            if self._holds_purged(path, self.purged.of_media(row["source"], digest, start_us), start_us):
+                storage.delete(path)  # stored before the purge, by a run that was killed
+                return None
             return Fetched(outcome=Outcome.OK, bytes=size, digest=digest, media=row["copy"], media_start_us=start_us)
         try:
             with self._spool() as folder:
@@ -303,7 +323,13 @@ class Fetcher:
             digest, size = media.digest_of(path)
             extension = os.path.splitext(path)[1][1:]
             name = media.name(media.key(row["source"], row["start_us"], row["end_us"]), digest, start_us, extension)
-            self._store(path, name, keep=path == arrived.path and several)
+            purged = self.purged.of_media(row["source"], digest, start_us)
+            if any(span.shares_half(row["start_us"], row["end_us"]) for span in purged):
+                detail = f"these media are a purged clip's: {tombstones.FILE} says why"
+                return Fetched(outcome=Outcome.INVALID, reason=tombstones.PURGED, detail=detail, tools=arrived.tools)
+            is_passing = self._holds_purged(path, purged, start_us)
+            # Media that hold what was purged are there for a build of this run, and go with its temporary files.
+            self._store(path, self.work if is_passing else self.root, name, keep=path == arrived.path and several)
         except UnusableError as error:
             if not arrived.is_whole:
                 return Fetched(outcome=Outcome.TRANSIENT, reason="cut_short", detail=f"not known to be whole: {error}")
@@ -314,8 +340,22 @@ class Fetcher:
         except WorkerTroubleError as error:
             return Fetched(outcome=Outcome.TRANSIENT, reason="probe_failed", detail=str(error), tools=arrived.tools)
         return Fetched(
-            outcome=Outcome.OK, bytes=size, digest=digest, media=name, media_start_us=start_us, tools=arrived.tools
+            outcome=Outcome.OK,
+            bytes=size,
+            digest=digest,
+            media=name,
+            media_start_us=start_us,
+            signature=RELEASED if is_passing else "",
+            tools=arrived.tools,
         )
+
+    def _holds_purged(self, path: str, purged: list[tombstones.Span], start_us: int) -> bool:
+        """Whether a file whose zero is that time of its source may hold a part of these spans."""
+        if not purged:
+            return False
+        with storage.local_copy(path) as copy:
+            held = extent.of(copy, self.program)
+        return any(extent.overlaps(held, span.start_us - start_us, span.end_us - start_us) for span in purged)
 
     def _part(self, row: dict, arrived: _Arrived, *, several: bool) -> tuple[str, int]:
         """The file to keep, and which time of the source is its zero."""
@@ -336,8 +376,8 @@ class Fetcher:
     def _probe(self, path: str, start_us: int, end_us: int) -> probe.Probed:
         return attempts.tried(lambda: probe.probe(path, max(0, start_us), end_us, self.program))
 
-    def _store(self, path: str, name: str, *, keep: bool) -> None:
-        final = storage.join(self.root, name)
+    def _store(self, path: str, root: str, name: str, *, keep: bool) -> None:
+        final = storage.join(root, name)
         if storage.exists(final):
             return
         if keep:  # the next clip of this source is in the same file
@@ -352,11 +392,11 @@ class Fetcher:
     @contextlib.contextmanager
     def _spool(self) -> Iterator[str]:
         """A folder for what is not whole yet, on the file system of the store where that is local."""
-        parent = None
+        parent, prefix = None, scratch.prefix("spool")
         if storage.is_local(self.work):
-            parent = storage.join(self.work, "spool")
+            parent, prefix = storage.join(self.work, "spool"), "fetch-"
             os.makedirs(parent, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fetch-", dir=parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
             yield folder
 
 

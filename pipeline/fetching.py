@@ -26,6 +26,7 @@ from mbt.pipeline import (
     runner,
     secret,
     storage,
+    tombstones,
     youtube,
 )
 from mbt.pipeline.breaker import Breaker
@@ -98,6 +99,7 @@ class FetchClips(Worker):
                 max_bytes=settings.max_bytes, time_limit_s=settings.time_limit_s, bytes_per_second=_share(settings)
             ),
             probes=threading.Semaphore(runner.cores()),
+            purged=tombstones.spans(self._job.root),
             on_bytes=self._reporter.add_bytes,
             **shared,
         )

@@ -1,4 +1,4 @@
-"""What a purge searches for afterwards: frames, spectrogram steps and blocks of media, known by digest alone.
+"""What a purge searches for afterwards: frames, spectrogram steps and pieces of media, known by digest alone.
 
 A needle keeps no more of the bytes than eight, the probe, by which a file is searched; where one is found, the digest
 of the whole decides. So the search can go on after a kill, when the bytes themselves are gone.
@@ -15,13 +15,13 @@ import numpy as np
 from mbt.pipeline import storage
 
 BLOCK_BYTES = 1 << 16  # of media; each is searched for by itself, so that a part of a file is found too
-FRAME, STEP, MEDIA = range(3)
-NAMES = ("frames", "spectrogram steps", "blocks of media")
+FRAME, STEP, MEDIA, PACKET = range(4)
+NAMES = ("frames", "spectrogram steps", "blocks of media", "packets of media")
 
 _NEEDLE = np.dtype(
     [("probe", "<u8"), ("probe_at", "<u4"), ("length", "<u4"), ("kind", "u1"), ("digest", "V16")], align=False
 )
-_FOLDER = "purge"
+FOLDER = "purge"
 _FILE = "needles.npy"
 _PROBE_BYTES = 8
 _PROBES_TRIED = 64
@@ -139,23 +139,23 @@ def blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 def exists(root: str) -> bool:
     """Whether a purge has begun and not ended."""
-    return storage.exists(storage.join(root, _FOLDER, _FILE))
+    return storage.exists(storage.join(root, FOLDER, _FILE))
 
 
 def load(root: str) -> Needles:
     """The needles of a purge that was interrupted; none where there was none."""
     if not exists(root):
         return Needles(np.empty(0, _NEEDLE))
-    return Needles(np.load(io.BytesIO(storage.read(storage.join(root, _FOLDER, _FILE)))))
+    return Needles(np.load(io.BytesIO(storage.read(storage.join(root, FOLDER, _FILE)))))
 
 
 def save(root: str, needles: Needles) -> None:
     """Keeps needles until `forget`."""
     sink = io.BytesIO()
     np.save(sink, needles.table)
-    storage.write(storage.join(root, _FOLDER, _FILE), sink.getvalue())
+    storage.write(storage.join(root, FOLDER, _FILE), sink.getvalue())
 
 
 def forget(root: str) -> None:
     """Ends a purge."""
-    storage.delete_folder(storage.join(root, _FOLDER))
+    storage.delete_folder(storage.join(root, FOLDER))

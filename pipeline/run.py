@@ -191,7 +191,11 @@ def _writing(options: Options) -> Iterator[Work]:
     ):
         if dataflow.is_chosen(beam_options):
             dataflow.refuse_beside_another(options)
-        yield Work(options, beam_options, program, part)
+        work = Work(options, beam_options, program, part)
+        try:
+            yield work
+        finally:
+            work.forget_media()
 
 
 def _check_secrets(options: Options, *, anywhere: bool) -> None:

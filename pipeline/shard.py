@@ -74,6 +74,7 @@ class Builder:
 
     Attributes:
       root: of the dataset.
+      work: folder of the run's temporary files, where media lie that this run alone may have; or None.
       dataset_name: as it stands in the records.
       media_root: what paths in the records are relative to.
       program: the ffmpeg to run.
@@ -93,6 +94,7 @@ class Builder:
     rules: int = RULES
     index_version: int = shard_index.VERSION
     on_clip: Callable[[str], None] = lambda outcome: None
+    work: str | None = None
 
     def build(self, task: Task, rows: list[dict]) -> Built:
         """Makes the shard and its index, complete and under their final names, unless they are there.
@@ -115,7 +117,7 @@ class Builder:
         old = shard_file.open_shard(self.root, task.predecessor) if task.predecessor else None
         present = [row for row in rows if row["outcome"] == Outcome.OK]
         with old or contextlib.nullcontext():
-            if wanted := [row["id"] for row in present if not _has_media(row) and not self._is_held(row, old)]:
+            if wanted := [row["id"] for row in present if not self._is_held(row, old) and not self._has_media(row)]:
                 raise MediaWantedError(wanted)
             return self.rebuild(task.stem, present, old)
 
@@ -202,9 +204,9 @@ class Builder:
         return place is not None and old.index.records[place]["content"].tobytes() == row["content"]
 
     def _decoded(self, row: dict) -> Record | UnusableError:
-        if not _has_media(row):
+        if not self._has_media(row):
             raise MediaWantedError([row["id"]])
-        path = storage.join(self.root, row["media"]) if row["media"] else row["source"]
+        path = self._path(row)
         try:
             with storage.local_copy(path) as copy:
                 if row["media"] and not media.digest_of(copy)[0].startswith(row["digest"]):
@@ -231,6 +233,16 @@ class Builder:
         except WorkerTroubleError as error:
             raise WorkerTroubleError(f"clip {row['id']!r} ({path}): {error}") from error
 
+    def _has_media(self, row: dict) -> bool:
+        """Whether there is a file to decode: in the store, in place on this machine, or for this run alone."""
+        return not row.get("released", False) or (self.work is not None and storage.exists(self._path(row)))
+
+    def _path(self, row: dict) -> str:
+        if not row["media"]:
+            return row["source"]
+        place = self.work if row.get("released", False) and self.work else self.root
+        return storage.join(place, row["media"])
+
     def _context(self, row: dict) -> Context:
         return Context(
             id=row["id"],
@@ -248,8 +260,3 @@ def _next(pending: collections.deque[tuple[memory.Place, concurrent.futures.Futu
     place, future = pending.popleft()
     place.call()
     return future.result()
-
-
-def _has_media(row: dict) -> bool:
-    """Whether there is a file to decode: in the store, or in place on this machine."""
-    return not row.get("released", False)

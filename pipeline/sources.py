@@ -1,6 +1,8 @@
 """What kind of thing a clip's source is, and what a record says of it."""
 
 import os
+import posixpath
+from urllib.parse import quote, unquote, urlsplit
 
 from mbt.pipeline import youtube
 from mbt.pipeline.storage import is_local
@@ -9,6 +11,22 @@ from mbt.pipeline.storage import is_local
 def is_url(source: str) -> bool:
     """Whether a source is fetched over http(s)."""
     return source.lower().startswith(("http://", "https://"))
+
+
+def identity(source: str) -> str:
+    """What is the same for all ways to write one source: a video's id, a URL in its plain form, a file's real path."""
+    if video := youtube.video_id(source):
+        return f"youtube:{video}"
+    if is_url(source):
+        try:
+            parts = urlsplit(source)
+            host, port = (parts.hostname or "").rstrip("."), parts.port
+        except ValueError:
+            return source
+        place = host if port in (None, 80, 443) else f"{host}:{port}"
+        path = posixpath.normpath(unquote(parts.path) or "/").replace("//", "/")
+        return f"//{place}{quote(path)}{'?' if parts.query else ''}{parts.query}"
+    return os.path.realpath(source) if is_local(source) else source
 
 
 def stays_in_place(source: str) -> bool:

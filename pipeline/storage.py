@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
-from mbt.pipeline import local_files
+from mbt.pipeline import local_files, scratch
 
 PART = local_files.PART
 _AT_ONCE = 16  # requests to a store
@@ -161,7 +161,7 @@ def local_copy(path: str) -> Iterator[str]:
             raise FileNotFoundError(path)
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="mbt-media-") as folder:
+    with tempfile.TemporaryDirectory(prefix=scratch.prefix("media")) as folder:
         copy = os.path.join(folder, "media" + os.path.splitext(path)[1])
         _store(path).download(path, copy)
         yield copy

@@ -136,6 +136,10 @@ class Work:
             with contextlib.suppress(OSError):
                 os.rmdir(tmp)
 
+    def forget_media(self) -> None:
+        """Deletes the media that only this run may have, also where it did not come to its end."""
+        storage.delete_folder(storage.join(self.folder, media.FOLDER))
+
     def salt(self) -> str:
         """Of the hash that assigns clips to shards."""
         existing = datasets.read(self.root)

@@ -328,21 +328,39 @@ def finish(root: Path) -> None:
 
 
 def test_another_clip_of_the_same_seconds_is_named(mbt_data, write_csv, clip_folder, six_rows, tmp_path):
-    """Its frames are the very same bytes: they stay, and the proof says whose they are."""
+    """Nothing is done until it is said that it goes too."""
     rows = [six_rows[0], six_rows[0] | {"id": "twin", "start": 0.4}, six_rows[1]]
     write_csv(tmp_path / "clips.csv", rows)
     words = [f"--annotations={tmp_path}/clips.csv", f"--media_root={clip_folder}", f"--output={tmp_path}/out"]
     assert mbt_data("build", *words, "--num_shards=1").returncode == 0
     (tmp_path / "ids.txt").write_text("clip-0\n")
     done = purge(mbt_data, tmp_path, "--yes")
+    assert done.returncode == 1, done.stderr
+    assert "1 other clips show a part of the same time of the same source: twin" in done.stdout
+    done = purge(mbt_data, tmp_path, "--yes", "--overlapping=drop")
     assert done.returncode == 0, done.stderr
-    assert "1 other clips show a part of the same time of the same source, and stay: twin" in done.stdout
     assert f"sources on this machine stay where they are: {clip_folder}/0.mp4" in done.stdout
+    assert "go too: twin" in done.stdout and "none is left" in done.stdout
+
+
+def test_a_clip_that_shows_the_very_same_frames_is_named(mbt_data, write_csv, clip_folder, six_rows, tmp_path):
+    """Those of another source, of which nothing here knows that it is the same: they stay, and the proof says whose."""
+    shutil.copytree(clip_folder, tmp_path / "clips")
+    shutil.copy(tmp_path / "clips/0.mp4", tmp_path / "clips/twin.mp4")
+    with open(tmp_path / "clips/twin.mp4", "ab") as file:  # another digest
+        file.write(b"\0\0\0\x08free")
+    rows = [six_rows[0], six_rows[0] | {"id": "twin", "video_path": "twin.mp4"}, six_rows[1]]
+    write_csv(tmp_path / "clips.csv", rows)
+    words = [f"--annotations={tmp_path}/clips.csv", f"--media_root={tmp_path}/clips", f"--output={tmp_path}/out"]
+    assert mbt_data("build", *words, "--num_shards=1").returncode == 0
+    (tmp_path / "ids.txt").write_text("clip-0\n")
+    done = purge(mbt_data, tmp_path, "--yes")
+    assert done.returncode == 0, done.stdout
     assert "clip twin, which stays, holds the same bytes" in done.stdout and "none is left" in done.stdout
 
 
-def test_media_of_another_clip_of_the_very_same_span_stay(own, mbt_data, write_csv, clip_folder):
-    """The two have one file in the store: it is the other's too."""
+def test_another_clip_of_the_very_same_span_is_in_the_way(own, mbt_data, write_csv, clip_folder):
+    """The two have one file in the store; without the other it would be the only one to stay."""
     with open(own / "clips.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     twin = next(row for row in rows if row["id"] == PURGED) | {"id": "twin"}
@@ -354,13 +372,15 @@ def test_media_of_another_clip_of_the_very_same_span_stay(own, mbt_data, write_c
         before = payloads(own / "twins", "with-twin")
     shutil.rmtree(root)
     (own / "twins").rename(root)
-    done = purge(mbt_data, own, "--yes")
+    assert purge(mbt_data, own, "--yes").returncode == 1
+    done = purge(mbt_data, own, "--yes", "--overlapping=drop")
     assert done.returncode == 0, done.stdout
-    assert "0 media files" in done.stdout and "twin, which stays, holds the same bytes" in done.stdout
-    assert payloads(root, "with-twin") == {clip: data for clip, data in before.items() if clip != PURGED}
+    assert "1 media files" in done.stdout and "go too: twin" in done.stdout
+    gone = (PURGED, "twin")
+    assert payloads(root, "with-twin") == {clip: data for clip, data in before.items() if clip not in gone}
     assert verify(VerifyOptions(root=str(root))).problems == ()
     again = build(mbt_data, own, "again")  # from a server that is gone
-    assert (again["clips_decoded"], again["splits"]["train"]["records"]) == (0, 4)
+    assert (again["clips_decoded"], again["splits"]["train"]["records"]) == (0, 3)
 
 
 def test_what_it_cannot_delete_is_said(own, mbt_data):

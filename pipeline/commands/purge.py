@@ -31,6 +31,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--clips", required=True, metavar="FILE", help=f"ids of the clips, one a line: {flags.ANYWHERE}")
     add("--reason", required=True, metavar="TEXT", help="for the tombstones and the manifests")
+    add(
+        "--overlapping",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="what becomes of other clips that show any of the same time: refuse does nothing (default: %(default)s)",
+    )
+    add(
+        "--search",
+        choices=("all", "source"),
+        default="all",
+        help="which stored media are decoded in the end: all, or those of the clips' sources (default: %(default)s)",
+    )
+    add("--workdirs", default="", metavar="DIR,...", help="of training runs: their pictures of batches go")
+    add("--reports", default="", metavar="FILE,...", help="reports that were written elsewhere: they go")
     add("--yes", action="store_true", help="do it; without it nothing is changed")
     add("--take_over", action="store_true", help="from a writer that crashed")
     add("--json", action="store_true", help="print what was found and done as JSON, for machines")
@@ -57,8 +71,13 @@ def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
         reason=known.reason,
         delete=known.yes,
         take_over=known.take_over,
+        drop_overlapping=known.overlapping == "drop",
+        every_source=known.search == "all",
+        workdirs=tuple(filter(None, known.workdirs.split(","))),
+        reports=tuple(filter(None, known.reports.split(","))),
     )
     found, proof = purge.purge(options)
+    is_refused = proof is None and known.yes
     say = purge.as_json if known.json else purge.as_text
     print(say(options, found, proof))
-    return 1 if proof is not None and proof.left else 0
+    return 1 if is_refused or (proof is not None and proof.left) else 0

@@ -20,8 +20,9 @@ _KEPT = {
 def as_json(options: PurgeOptions, found: Found, proof: Proof | None) -> str:
     """What was found and done, for machines."""
     there = dataclasses.asdict(found) | {"shards": {stem: sorted(clips) for stem, clips in found.shards.items()}}
-    shown = None if proof is None else dataclasses.asdict(proof)
-    return json.dumps({"done": options.delete, "found": there, "proof": shown, "warnings": _warnings(options, found)})
+    shown = None if proof is None else dataclasses.asdict(proof) | {"left": proof.left}
+    said = {"done": proof is not None, "found": there, "proof": shown, "warnings": _warnings(options, found)}
+    return json.dumps(said)
 
 
 def as_text(options: PurgeOptions, found: Found, proof: Proof | None) -> str:
@@ -34,7 +35,10 @@ def as_text(options: PurgeOptions, found: Found, proof: Proof | None) -> str:
     ]
     if found.unknown:
         lines.append(f"{len(found.unknown)} are not known here, and get a tombstone: {_some(found.unknown)}")
+    lines += _overlap_lines(found)
     lines += [f"warning: {warning}" for warning in _warnings(options, found)]
+    if proof is None and options.delete:
+        return "\n".join([*lines, "nothing was changed"])
     if proof is None:
         return "\n".join([*lines, "nothing was changed: add --yes"])
     return "\n".join([*lines, *_proof_lines(proof)])
@@ -42,11 +46,6 @@ def as_text(options: PurgeOptions, found: Found, proof: Proof | None) -> str:
 
 def _warnings(options: PurgeOptions, found: Found) -> list[str]:
     warnings = []
-    if found.overlapping:
-        warnings.append(
-            f"{len(found.overlapping)} other clips show a part of the same time of the same source, and stay: "
-            f"{_some(found.overlapping)}. Add them to --clips if they must go too"
-        )
     if found.linked:
         warnings.append(
             f"{len(found.linked)} of these files have other names outside of {options.root}, such as in an export by "
@@ -54,9 +53,33 @@ def _warnings(options: PurgeOptions, found: Found) -> list[str]:
         )
     if found.outside:
         warnings.append(f"sources on this machine stay where they are: {_some(found.outside)}")
+    if found.in_use:
+        warnings.append(
+            f"{len(found.in_use)} temporary files of processes that may still run can show a part of it until these "
+            f"end: {_some(found.in_use)}"
+        )
     if storage.keeps_deleted(options.root):
         warnings.append(_KEPT[storage.scheme(options.root) or ""])
     return warnings
+
+
+def _overlap_lines(found: Found) -> Iterator[str]:
+    if found.overlapping:
+        yield (
+            f"{len(found.overlapping)} other clips show a part of the same time of the same source: "
+            f"{_some(found.overlapping)}. They are in the way: --overlapping=drop removes them too"
+        )
+    if found.dropped:
+        yield f"{len(found.dropped)} other clips show a part of the same time, and go too: {_some(found.dropped)}"
+    if found.released:
+        yield (
+            f"{len(found.released)} media files of clips that stay hold a part of that time "
+            f"({sum(found.released.values()) / 1e6:.1f} MB) and are released: {_some(tuple(found.released))}"
+        )
+    if found.events:
+        yield f"{len(found.events)} files of training runs lose their pictures: {_some(found.events)}"
+    if found.temporary:
+        yield f"{len(found.temporary)} temporary files that killed processes left: {_some(found.temporary)}"
 
 
 def _proof_lines(proof: Proof) -> Iterator[str]:
@@ -64,10 +87,19 @@ def _proof_lines(proof: Proof) -> Iterator[str]:
     yield f"searched {proof.num_files} files, {proof.bytes / 1e6:.1f} MB, for {what}"
     if proof.plain:
         yield f"  not for {proof.plain} pieces that are as uniform as anybody's, such as silence"
+    scan = proof.scan
+    yield f"decoded {scan.num_files} media files, for {scan.num_frames} frames and {scan.num_sounds} moments of sound"
+    if scan.num_skipped:
+        yield f"  {scan.num_skipped} media files of other sources were not decoded: --search=all does"
+    if scan.unknown:
+        yield f"  {len(scan.unknown)} media files do not decode: {_some(scan.unknown)}"
+    if proof.released:
+        yield f"  {len(proof.released)} more held a part of it, and are released: {_some(proof.released)}"
     for owner, count in sorted(proof.shared.items()):
         yield f"  {owner}, which stays, holds the same bytes in {count} places"
-    for hit in proof.left:
+    for hit in proof.hits:
         yield f"  left: {hit.length} bytes at {hit.offset} of {hit.path} ({needles.NAMES[hit.kind]})"
+    yield from (f"  left: {path} shows or plays a part of it" for path in proof.shown)
     yield "none is left" if not proof.left else "delete what is left, and run this again"
 
 

@@ -4,20 +4,26 @@ import collections
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mbt.pipeline import ledger, media, needles, parquet, shard_file, snapshot, storage, tombstones
+from mbt.pipeline import ledger, needles, parquet, shard_file, snapshot, storage, tombstones
 from mbt.pipeline.errors import IncompleteError, RefusedError
+from mbt.pipeline.purge import holders
+from mbt.pipeline.purge.holders import StoredFile
 from mbt.pipeline.shard_file import ShardFile
 from mbt.pipeline.sources import stays_in_place
+from mbt.pipeline.tombstones import Span
 from mbt.schemas import index as shard_index
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Manifest
 
 _SPAN = ["source", "start_us", "end_us"]
+_REPORT = b"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-"  # of our reports
+_REPORT_HEAD = 4096
+_ATTEMPTS = ["clip_id", *_SPAN, "outcome", "media", "media_start_us", "digest"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,36 +33,72 @@ class Found:
     Attributes:
       snapshots: names of those that must be amended.
       shards: stems of the shards that hold one of them, used or not, to the ids that they hold.
-      media: files relative to ROOT, with their sizes.
-      reports: other files in those snapshots, which may show a clip; relative to ROOT.
+      media: files that were fetched for them, relative to ROOT, with their sizes.
+      released: other clips' files that hold a part of them, likewise.
+      reports: other files in those snapshots, which may show a clip, and reports elsewhere; relative to ROOT.
       unknown: ids that nothing here knows; they get tombstones too.
       outside: local sources of the clips; they are not in ROOT and stay.
       overlapping: other clips that show a part of the same time of the same source.
+      dropped: such clips that go too.
+      events: TensorBoard's files in the given folders that show pictures of batches.
+      temporary: what killed processes left in this machine's folder for temporary files.
+      in_use: what is there of processes that may still run.
       linked: files to delete that have names outside ROOT too, such as in an export; relative to ROOT.
     """
 
     snapshots: tuple[str, ...]
     shards: dict[str, frozenset[str]]
     media: dict[str, int]
+    released: dict[str, int]
     reports: tuple[str, ...]
     unknown: tuple[str, ...]
     outside: tuple[str, ...]
     overlapping: tuple[str, ...]
     linked: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    temporary: tuple[str, ...] = ()
+    in_use: tuple[str, ...] = ()
 
 
 class Finder:
     """Finds clips.
 
     Attributes:
+      clip_ids: of those to find.
+      program: the ffmpeg to run.
       indices: of the shards that hold one of them, by stem; filled by `find`.
+      spans: of each clip; filled by `find`.
+      purged: the times that no file may hold any more; filled by `find`.
+      stored: the files of the media store that come from their sources, by path; filled by `find`.
     """
 
-    def __init__(self, root: str, clip_ids: frozenset[str], manifests: Sequence[Manifest]):
+    def __init__(
+        self,
+        root: str,
+        clip_ids: frozenset[str],
+        manifests: Sequence[Manifest],
+        program: str,
+        dropped: frozenset[str] = frozenset(),
+    ):
+        """Prepares to.
+
+        Args:
+          root: of the dataset.
+          clip_ids: to find.
+          manifests: of all snapshots.
+          program: the ffmpeg to run.
+          dropped: of the clips, those that go only because they overlap a named one: no other clip's media go for them.
+        """
         self._root = root
-        self._ids = clip_ids
+        self.clip_ids = clip_ids
         self._manifests = manifests
+        self.program = program
+        self._dropped = dropped
         self.indices: dict[str, shard_index.Index] = {}
+        self.spans: dict[str, set[Span]] = {}
+        self.purged = tombstones.Spans()
+        self.stored: dict[str, StoredFile] = {}
 
     def find(self, named: frozenset[str]) -> Found:
         """All that there is.
@@ -70,21 +112,45 @@ class Finder:
         rows = {manifest.snapshot: self._rows(manifest) for manifest in self._manifests}
         held = tuple(one.snapshot for one in self._manifests if self._holds(one, rows[one.snapshot]))
         every = [row for there in rows.values() for row in there]
-        attempts = self._attempts()
-        known = {row["id"] for row in every} | {row["clip_id"] for row in attempts}
-        spans = [row for row in [*every, *attempts] if row["source"]]
-        neighbours = self._neighbours(spans)
-        stored, shards = self._media(spans, attempts, neighbours), self._shards()
+        attempts = ledger.read(self._root, _ATTEMPTS).rename_columns(["id", *_ATTEMPTS[1:]])
+        tried = self._of_clips(attempts).to_pylist()
+        spans = [row for row in [*every, *tried] if row["source"]]
+        self.spans = {clip_id: set() for clip_id in self.clip_ids}
+        for row in spans:
+            self.spans[row["id"]].add(tombstones.span_of(row))
+        self.purged = self._spans_of(self.clip_ids - self._dropped, attempts)
+        purged = self.purged
+        neighbours = self._neighbours(purged, attempts)
+        own = holders.of_sources(self._root, spans)
+        released = self._holders(purged, neighbours, own)
+        shards = self._shards()
+        files = [*own, *released, *(f"{shard_file.FOLDER}/{stem}.tfrecord" for stem in shards)]
         return Found(
             snapshots=held,
             shards=shards,
-            media=stored,
-            reports=tuple(path for name in held for path in self._reports(name)),
-            unknown=tuple(sorted(named - known)),
+            media={path: file.bytes for path, file in own.items()},
+            released=released,
+            reports=(*(path for name in held for path in self._reports(name)), *self._reports_elsewhere()),
+            unknown=tuple(sorted(named - {row["id"] for row in [*every, *tried]})),
             outside=tuple(sorted({row["source"] for row in spans if stays_in_place(row["source"])})),
-            overlapping=tuple(sorted(_overlapping(neighbours, spans))),
-            linked=_linked(self._root, [*stored, *(f"{shard_file.FOLDER}/{stem}.tfrecord" for stem in shards)]),
+            overlapping=tuple(sorted(self._overlapping(neighbours, self._spans_of(named, attempts)))),
+            linked=_linked(self._root, files),
         )
+
+    def _of_clips(self, rows: pa.Table) -> pa.Table:
+        return rows.filter(pc.is_in(rows["id"], pa.array(sorted(self.clip_ids), pa.string())))
+
+    def _spans_of(self, clip_ids: Iterable[str], attempts: pa.Table) -> tombstones.Spans:
+        """The clips' times, also of other sources that gave the very same media."""
+        spans = {span for clip_id in clip_ids for span in self.spans.get(clip_id, ())}
+        of_digest = {span.digest: span for span in spans if span.digest}
+        same = attempts.filter(pc.is_in(attempts["digest"], pa.array(sorted(of_digest), pa.string()))).to_pylist()
+        for row in same:
+            like = of_digest[row["digest"]]
+            by_us = row["media_start_us"] - like.media_start_us
+            times = {"start_us": like.start_us + by_us, "end_us": like.end_us + by_us}
+            spans.add(dataclasses.replace(like, source=row["source"], media_start_us=row["media_start_us"], **times))
+        return tombstones.Spans(spans)
 
     def _holds(self, manifest: Manifest, rows: list[dict]) -> bool:
         """Whether a snapshot must be amended: it has one of the clips, or a purge stopped between its two files."""
@@ -96,12 +162,7 @@ class Finder:
 
     def _rows(self, manifest: Manifest) -> list[dict]:
         """The rows of the clips in a snapshot."""
-        rows = table(self._root, manifest, ["id", *_SPAN, "reason"])
-        return rows.filter(pc.is_in(rows["id"], pa.array(sorted(self._ids), pa.string()))).to_pylist()
-
-    def _attempts(self) -> list[dict]:
-        attempts = ledger.read(self._root, ["clip_id", *_SPAN, "media"])
-        return attempts.filter(pc.is_in(attempts["clip_id"], pa.array(sorted(self._ids), pa.string()))).to_pylist()
+        return self._of_clips(table(self._root, manifest, ["id", *_SPAN, "reason"])).to_pylist()
 
     def _shards(self) -> dict[str, frozenset[str]]:
         """All shards in the pool that hold a clip, of snapshots or not; an orphan that tells nothing counts as one."""
@@ -122,39 +183,54 @@ class Finder:
                     raise RefusedError(f"shard {stem} is damaged ({error}): run mbt-data verify --repair") from error
                 held[stem] = frozenset()
                 continue
-            if there := self._ids & index.inputs().keys():
+            if there := self.clip_ids & index.inputs().keys():
                 held[stem] = frozenset(there)
                 self.indices[stem] = index
         return held
 
-    def _media(self, spans: list[dict], attempts: list[dict], neighbours: list[dict]) -> dict[str, int]:
-        """Files of the media store that were made for the clips, also those that the ledger does not know.
-
-        What was fetched for another clip of the very same span too is that clip's, and stays as long as it does.
-        """
-        keys, shared = {_key(row) for row in spans}, {_key(row) for row in neighbours}
-        named = {row["media"] for row in attempts}
-        found = {}
-        for file in storage.files(storage.join(self._root, media.FOLDER)):
-            path, key = f"{media.FOLDER}/{file.path}", os.path.basename(file.path).partition("-")[0]
-            if (path in named or key in keys) and key not in shared:
-                found[path] = file.bytes
-        return found
+    def _holders(self, purged: tombstones.Spans, neighbours: list[dict], own: dict[str, StoredFile]) -> dict[str, int]:
+        """Files of other clips of the same sources that hold a part of what is purged, with their sizes."""
+        self.stored = own | holders.of_sources(self._root, neighbours)
+        spans = {file.source: purged.of(file.source) for file in self.stored.values()}
+        others = [file for path, file in self.stored.items() if path not in own]
+        return {file.path: file.bytes for file in holders.holding(self._root, others, spans, self.program)}
 
     def _reports(self, name: str) -> Iterator[str]:
         for file in storage.files(storage.join(self._root, snapshot.FOLDER, name)):
             if file.path not in (CLIPS_FILE, MANIFEST_FILE):
                 yield f"{snapshot.FOLDER}/{name}/{file.path}"
 
-    def _neighbours(self, spans: list[dict]) -> list[dict]:
-        """Other clips of the same sources that are in a snapshot."""
-        sources = pa.array(sorted({row["source"] for row in spans}), pa.string())
+    def _reports_elsewhere(self) -> Iterator[str]:
+        """Reports that were written below ROOT, outside of the snapshots; of which of these nobody knows."""
+        for file in storage.files(self._root):
+            if file.path.endswith(".html") and not file.path.startswith(f"{snapshot.FOLDER}/"):
+                with storage.open_file(storage.join(self._root, file.path)) as page:
+                    if _REPORT in page.read(_REPORT_HEAD):
+                        yield file.path
+
+    def _neighbours(self, purged: tombstones.Spans, attempts: pa.Table) -> list[dict]:
+        """Other clips of the same sources, in snapshots and in the ledger, whatever became of them."""
         found = []
-        for manifest in self._manifests if spans else ():
-            rows = table(self._root, manifest, ["id", *_SPAN, "outcome"])
-            there = pc.and_(pc.is_in(rows["source"], sources), pc.equal(rows["outcome"], Outcome.OK.value))
-            found += [row for row in rows.filter(there).to_pylist() if row["id"] not in self._ids]
+        if purged:
+            for rows in (attempts, *(table(self._root, one, ["id", *_SPAN, "outcome"]) for one in self._manifests)):
+                sources = [source for source in pc.unique(rows["source"]).to_pylist() if source and purged.of(source)]
+                there = rows.filter(pc.is_in(rows["source"], pa.array(sources, pa.string())))
+                found += [row for row in there.to_pylist() if row["id"] not in self.clip_ids]
         return found
+
+    def _overlapping(self, neighbours: Iterable[Mapping], named: tombstones.Spans) -> set[str]:
+        """Clips that stay and show a part of the time of one that was named: they have a record, or may get one."""
+        if not named:
+            return set()
+        state = ledger.state(self._root)
+        fetched = state.filter(pc.not_equal(state["digest"], "")).select(["clip_id", *_SPAN]).to_pylist()
+        there = [row | {"id": row["clip_id"]} for row in fetched if row["clip_id"] not in self.clip_ids]
+        there += [row for row in neighbours if row["outcome"] == Outcome.OK and "media" not in row]
+        return {
+            row["id"]
+            for row in there
+            if any(span.shares(row["start_us"], row["end_us"]) for span in named.of(row["source"]))
+        }
 
     def pieces(self, found: Found) -> Iterator[tuple[int, bytes]]:
         """All that must not be found any more, each with its kind."""
@@ -190,22 +266,6 @@ def opened(root: str, stem: str, index: shard_index.Index) -> ShardFile:
         return ShardFile(root, stem, index)
     except FileNotFoundError as error:
         raise IncompleteError(f"shard {stem} is missing: run mbt-data verify --repair, then this again") from error
-
-
-def _key(row: dict) -> str:
-    return media.key(row["source"], row["start_us"], row["end_us"])
-
-
-def _overlapping(rows: Iterable[dict], spans: Iterable[dict]) -> set[str]:
-    """The ids of rows that show a part of the same time of the same source as one of the spans."""
-    times = collections.defaultdict(set)
-    for span in spans:
-        times[span["source"]].add((span["start_us"], span["end_us"]))
-    return {
-        row["id"]
-        for row in rows
-        if any(row["start_us"] < end_us and start_us < row["end_us"] for start_us, end_us in times[row["source"]])
-    }
 
 
 def _pieces(old: ShardFile, place: int) -> Iterator[tuple[int, bytes]]:

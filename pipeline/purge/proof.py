@@ -7,9 +7,21 @@ import os
 
 from mbt.pipeline import ledger, media, needles, shard_file, storage
 from mbt.pipeline.progress import ByteBar
+from mbt.pipeline.purge import holders
+from mbt.pipeline.purge.scan import Scan
 from mbt.schemas import index as shard_index
 
 _THREADS = 8
+_STORED = f"{media.FOLDER}/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    """How many files with how many bytes were searched, and where something was."""
+
+    num_files: int
+    bytes: int
+    hits: list[needles.Hit]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,40 +33,64 @@ class Proof:
       bytes: of them.
       searched: number of pieces by what they are.
       plain: pieces so uniform that they cannot be told from others', such as silence; not searched for.
-      left: pieces that are still there, and should not be.
+      hits: pieces that are still there, and should not be.
       shared: clips or their media files, not purged, that hold the very same pieces, to in how many places.
+      scan: what decoding the media gave.
+      released: stored media that held a part of what was purged, by their packets or decoded, and are gone by now.
+      shown: files that do, and lie where no purge deletes.
     """
 
     num_files: int
     bytes: int
     searched: dict[str, int]
     plain: int
-    left: tuple[needles.Hit, ...]
+    hits: tuple[needles.Hit, ...]
     shared: dict[str, int]
+    scan: Scan
+    released: tuple[str, ...]
+    shown: tuple[str, ...]
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Files that still hold something, and should not."""
+        return tuple(sorted({*(hit.path for hit in self.hits), *self.shown}))
 
 
-def search(root: str, clip_ids: frozenset[str], wanted: needles.Needles) -> Proof:
-    """Searches all files of a dataset, with a bar that shows how far that is.
-
-    Args:
-      root: of the dataset.
-      clip_ids: of all clips that were ever purged.
-      wanted: what to search for.
-    """
+def search(root: str, wanted: needles.Needles) -> Searched:
+    """Searches all files of a dataset, with a bar that shows how far that is."""
     files = list(storage.files(root))
     size = sum(file.bytes for file in files)
     with ByteBar(size, "search") as bar, concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         found = pool.map(lambda file: wanted.search(root, file.path, bar.add), files)
-        hits = [hit for there in found for hit in there]
+        return Searched(len(files), size, [hit for there in found for hit in there])
+
+
+def prove(root: str, clip_ids: frozenset[str], wanted: needles.Needles, searched: Searched, scan: Scan) -> Proof:
+    """What both searches gave; stored media that hold a part of the clips in spite of their source are released here.
+
+    Args:
+      root: of the dataset.
+      clip_ids: of all clips that were ever purged.
+      wanted: what was searched for.
+      searched: where it was found.
+      scan: what decoding the media gave.
+    """
+    holding = {path for path in scan.found if path.startswith(_STORED)}
+    holding |= {hit.path for hit in searched.hits if hit.kind == needles.PACKET and hit.path.startswith(_STORED)}
+    holders.release_from(root, sorted(holding), clip_ids)
+    hits = [hit for hit in searched.hits if hit.path not in holding]
     others = _media_of_others(root, clip_ids) if hits else frozenset()
     owners = [(hit, _owner(root, hit, clip_ids, others)) for hit in hits]
     return Proof(
-        num_files=len(files),
-        bytes=size,
+        num_files=searched.num_files,
+        bytes=searched.bytes,
         searched=wanted.counts(),
         plain=wanted.plain,
-        left=tuple(hit for hit, owner in owners if owner is None),
+        hits=tuple(hit for hit, owner in owners if owner is None),
         shared=dict(collections.Counter(owner for _, owner in owners if owner is not None)),
+        scan=scan,
+        released=tuple(sorted(holding)),
+        shown=tuple(sorted(scan.found.keys() - holding)),
     )
 
 
