@@ -23,6 +23,7 @@ class Breaker:
         self._recent: collections.deque[bool] = collections.deque(maxlen=WINDOW)
         self._lock = threading.Lock()
         self._why: str | None = None
+        self._unwritten: OSError | None = None
         self._looked = 0.0
         self._interval_s = _LOOK_S if storage.is_local(work) else _LOOK_REMOTE_S
 
@@ -35,10 +36,25 @@ class Breaker:
             self.trip(f"{blocked} of the last {count} attempts were refused ({detail})")
 
     def trip(self, why: str) -> None:
-        """Stops the run."""
+        """Stops the run: this process at once, the others and the launcher when they read it, see `settle`."""
         if self.tripped() is None:
             self._why = why
-            storage.write(self._path, json.dumps({"why": why}).encode())
+            self._write()
+
+    def settle(self) -> None:
+        """Raises OSError where the disk is too full to tell the launcher that the run was stopped."""
+        with self._lock:
+            if self._unwritten is not None:
+                self._write()
+            if self._unwritten is not None:
+                raise self._unwritten
+
+    def _write(self) -> None:
+        try:
+            storage.write(self._path, json.dumps({"why": self._why}).encode())
+            self._unwritten = None
+        except OSError as error:
+            self._unwritten = error
 
     def tripped(self) -> str | None:
         """Why the run is to stop, or None."""

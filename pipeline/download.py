@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
+from mbt.pipeline import disk
 from mbt.pipeline.outcomes import Failure, FetchError, classify_status
 from mbt.schemas.clip import Outcome
 
@@ -106,7 +107,7 @@ class _Transfer:
 
     def run(self) -> bool:
         """All of it."""
-        with open(self._path, "wb", buffering=0) as file:
+        with disk.naming(self._path), open(self._path, "wb", buffering=0) as file:
             for resumes in range(RESUMES + 1):
                 try:
                     while not self._receive(file):
@@ -118,6 +119,7 @@ class _Transfer:
                         raise
         if not self._size:
             raise FetchError(_transient("empty", "the server sent 0 bytes"))
+        disk.check_size(self._path, self._size)
         self._done = True
         return self._sure
 
@@ -135,7 +137,7 @@ class _Transfer:
             self._begin(response, file)
             before = self._size
             while piece := response.raw.read1(_CHUNK_BYTES, decode_content=False):
-                file.write(piece)
+                disk.write_all(file, piece)
                 self._size += len(piece)
                 self._on_bytes(len(piece))
                 self._check_limits()
