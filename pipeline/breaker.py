@@ -61,12 +61,12 @@ class Breaker:
             self.trip(f"{_said(kinds, host)} ({detail or reason})", host)
 
     def trip(self, why: str, host: str = ALL) -> None:
-        """Stops asking a host, or everything."""
+        """Stops asking a host, or everything: this process at once, the others when they read it, see `settle`."""
         with self._lock:
             if host in self._why:
                 return
             self._why[host] = self._untold[host] = why
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, *storage.errors()):  # `settle` is called again at the end of a bundle
             self.settle()
 
     def tripped(self, source: str) -> str | None:

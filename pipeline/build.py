@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 
-from mbt.pipeline import canary, ffmpeg, plan, runner, storage
+from mbt.pipeline import canary, disk, ffmpeg, plan, runner, storage
 from mbt.pipeline.ffmpeg import WorkerTroubleError
 from mbt.pipeline.job import Job, Worker
 from mbt.pipeline.shard import Builder, LeftOutError, MediaWantedError
@@ -113,8 +113,11 @@ class BuildShards(Worker):
             result = {"error": str(error), "left_out": [dataclasses.asdict(clip) for clip in error.clips]}
             yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
         except (WorkerTroubleError, OSError) as error:
-            result = {"error": str(error)}
-            yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
+            if disk.is_full(error):
+                raise  # no other shard would fare better, and decoding goes on for hours before it meets the disk
+            why = disk.said(error, self._job.root) if isinstance(error, OSError) else str(error)
+            result = {"error": why}
+            yield beam.pvalue.TaggedOutput(FAILED, (task.stem, why))
         except storage.errors() as error:
             result = {"error": storage.said(error)}
             yield beam.pvalue.TaggedOutput(FAILED, (task.stem, storage.said(error)))

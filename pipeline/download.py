@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 
+from mbt.pipeline import disk
 from mbt.pipeline.bounds import Bounds
 from mbt.pipeline.exchange import READ_TIMEOUT_S, Answer, Exchange, bad_encoding, too_slow, transient
 from mbt.pipeline.hosts import PUBLIC, Hosts
@@ -105,7 +106,7 @@ class _Transfer:
 
     def run(self) -> bool:
         """All of it."""
-        with open(self._path, "wb", buffering=0) as file:
+        with disk.naming(self._path), open(self._path, "wb", buffering=0) as file:
             for resumes in range(RESUMES + 1):
                 try:
                     while not self._receive(file):
@@ -117,6 +118,7 @@ class _Transfer:
                         raise
         if not self._size:
             raise FetchError(transient("empty", "the server sent 0 bytes"))
+        disk.check_size(self._path, self._size)
         self._done = True
         return self._sure and not self._exchange.bounds.surplus
 
@@ -134,7 +136,7 @@ class _Transfer:
             self._begin(answer, file)
             before = self._size
             while piece := answer.read():
-                file.write(piece)
+                disk.write_all(file, piece)
                 self._size += len(piece)
                 self._on_bytes(len(piece))
                 self._check_limits()

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import os
 import random
@@ -18,12 +17,13 @@ from typing import BinaryIO
 
 from mbt.pipeline import (
     attempts,
+    disk,
     download,
     exchange,
     extent,
+    leftovers,
     media,
     probe,
-    scratch,
     storage,
     storms,
     tombstones,
@@ -196,6 +196,10 @@ class Fetcher:
                 yield from self._fetched(source, wanted)
         except StopError as error:
             self.breaker.trip(str(error))
+        except OSError as error:  # of our disk; of a source's it has become an outcome
+            if not disk.is_trouble(error):
+                raise
+            self.breaker.trip(disk.said(error, self.work))
 
     def _fetched(self, source: str, rows: list[dict]) -> Attempts:
         """Downloads with retries."""
@@ -242,8 +246,7 @@ class Fetcher:
             except AllRestingError as error:
                 raise StopError(str(error)) from error
             try:
-                with _own_faults():
-                    arrived = self._arrived(source, video, rows, folder, proxy)
+                arrived = self._arrived(source, video, rows, folder, proxy)
             except FetchError as error:
                 if error.failure.outcome == Outcome.BLOCKED:
                     self.proxies.rest(proxy, error.failure.retry_after_s)
@@ -283,6 +286,8 @@ class Fetcher:
             with self._spool() as folder:
                 fetched = self._copy_kept(row, folder)
         except (FetchError, OSError, WorkerTroubleError) as error:
+            if disk.is_full(error):
+                raise
             fetched = Fetched(outcome=Outcome.TRANSIENT, reason=storms.BAD_COPY, detail=type(error).__name__)
         if fetched.outcome == Outcome.OK:
             return fetched
@@ -371,6 +376,7 @@ class Fetcher:
                 return target, arrived.starts_at_us + zero_us
         except (UnusableError, WorkerTroubleError, attempts.PassingError):
             pass  # what decodes whole and not cut stays whole
+        disk.check_room(os.path.dirname(target))  # or it was for want of room that ffmpeg wrote nothing
         return arrived.path, arrived.starts_at_us
 
     def _probe(self, path: str, start_us: int, end_us: int) -> probe.Probed:
@@ -385,14 +391,15 @@ class Fetcher:
             try:
                 os.link(path, duplicate)
             except OSError:  # a file system without links
-                shutil.copyfile(path, duplicate)
+                with disk.naming(duplicate):
+                    shutil.copyfile(path, duplicate)
             path = duplicate
         storage.upload(path, final)
 
     @contextlib.contextmanager
     def _spool(self) -> Iterator[str]:
         """A folder for what is not whole yet, on the file system of the store where that is local."""
-        parent, prefix = None, scratch.prefix("spool")
+        parent, prefix = None, leftovers.prefix("spool")
         if storage.is_local(self.work):
             parent, prefix = storage.join(self.work, "spool"), "fetch-"
             os.makedirs(parent, exist_ok=True)
@@ -400,34 +407,33 @@ class Fetcher:
             yield folder
 
 
-@contextlib.contextmanager
-def _own_faults() -> Iterator[None]:
-    """A full disk is nobody's but ours, and the next clip would fare no better."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StopError(f"the disk is full ({error.strerror}): free some space, then go on") from error
-        raise
-
-
 def _copied(source: str, path: str, max_bytes: int) -> int:
-    """Copies a file from this machine or a store."""
+    """Copies a file from this machine or a store; an OSError is that of the disk that is written to."""
+    size = 0
+    with disk.naming(path), open(path, "wb") as writer:
+        for chunk in _chunks(source):
+            size += writer.write(chunk)
+            if size > max_bytes:
+                detail = f"over the limit of {max_bytes} bytes"
+                raise FetchError(Failure(outcome=Outcome.UNUSABLE, reason="too_large", detail=detail, tries=1))
+    disk.check_size(path, size)
+    return size
+
+
+def _chunks(source: str) -> Iterator[bytes]:
     try:
-        with storage.open_file(source) as reader, open(path, "wb") as writer:
-            size = 0
+        with storage.open_file(source) as reader:
             while chunk := reader.read(_CHUNK_BYTES):
-                size += writer.write(chunk)
-                if size > max_bytes:
-                    detail = f"over the limit of {max_bytes} bytes"
-                    raise FetchError(Failure(outcome=Outcome.UNUSABLE, reason="too_large", detail=detail, tries=1))
-            return size
+                yield chunk
     except FileNotFoundError as error:
         raise FetchError(
             Failure(outcome=Outcome.TRANSIENT, reason="missing", detail=f"{source}: no such file", tries=1)
         ) from error
     except storage.errors() as error:
         raise FetchError(store_failure(error)) from error
+    except OSError as error:
+        detail = f"{source}: {error.strerror}"
+        raise FetchError(Failure(outcome=Outcome.TRANSIENT, reason="unreadable", detail=detail, tries=1)) from error
 
 
 def store_failure(error: Exception) -> Failure:

@@ -8,7 +8,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -16,6 +16,7 @@ import apache_beam as beam
 from mbt.pipeline import (
     availability,
     decode,
+    disk,
     download,
     fetch,
     ffmpeg,
@@ -117,12 +118,21 @@ class FetchClips(Worker):
             ledger.Writer(self._job.root, self._job.run) as writer,
             concurrent.futures.ThreadPoolExecutor(threads) as pool,
         ):
-            fetched = pool.map(lambda group: self._fetch(group, writer), groups)
-            answered = pool.map(lambda batch: self._ask(batch, writer), batches)
+            fetched = pool.map(lambda group: self._stopping(self._fetch, group, writer), groups)
+            answered = pool.map(lambda batch: self._stopping(self._ask, batch, writer), batches)
             for outcomes in itertools.chain(fetched, answered):
                 counts.update(outcomes)
         self._breaker.settle()
         yield from counts.items()
+
+    def _stopping(self, work: Callable[..., list[str]], rows: list[dict], writer: ledger.Writer) -> list[str]:
+        """Stops the run where the ledger cannot be written: what the other threads have in hand would be lost too."""
+        try:
+            return work(rows, writer)
+        except OSError as error:
+            if disk.is_trouble(error):
+                self._breaker.trip(disk.said(error, self._job.root))
+            raise
 
     def _ask(self, rows: list[dict], writer: ledger.Writer) -> list[str]:
         """Asks whether sources are still online; what was fetched of them is carried on."""

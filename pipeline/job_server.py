@@ -33,7 +33,7 @@ from apache_beam.runners.portability.job_server import ExternalJobServer
 from apache_beam.runners.portability.prism_runner import PrismJobServer
 from apache_beam.runners.worker import data_plane
 
-from mbt.pipeline import reaper, runner
+from mbt.pipeline import disk, reaper, runner
 from mbt.pipeline.errors import EngineError, IncompleteError
 
 _POLL_S = 0.1
@@ -74,7 +74,7 @@ def pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
 
     Raises:
       EngineError: a portable engine gave up.
-      IncompleteError: a local worker's store did.
+      IncompleteError: a local worker's store or disk did.
     """
     if not runner.is_portable(options):
         logging.getLogger(common.__name__).setLevel(logging.CRITICAL)  # the traceback, which is raised as well
@@ -82,9 +82,11 @@ def pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
             with beam.Pipeline(options=options) as local:
                 yield local
         except RuntimeError as error:  # Beam's, with the worker's traceback as text: what is no store's is a defect
-            if (found := _OF_STORE.search(_said(error))) is None:
-                raise
-            raise IncompleteError(f"{found[0]}; what is done is kept, and the same command goes on") from error
+            if (found := _OF_STORE.search(_said(error))) is not None:
+                raise IncompleteError(f"{found[0]}; what is done is kept, and the same command goes on") from error
+            if (system := disk.in_text(str(error))) is not None:
+                raise IncompleteError(f"{disk.said(system)}; then the same command goes on") from error
+            raise
         return
     try:
         with _unheard(), beam.Pipeline(options=options) as portable:

@@ -4,7 +4,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 
-from mbt.pipeline import ffmpeg, scratch
+from mbt.pipeline import ffmpeg, leftovers
 
 _TIME_LIMIT_S = 300.0
 _BYTE_LIMIT = 1 << 24  # of ffmpeg's account of its progress
@@ -25,7 +25,7 @@ def undecodable(frames: Sequence[bytes], program: str) -> list[int]:
 
 
 def _decode(frames: Sequence[bytes], program: str) -> bool:
-    with tempfile.NamedTemporaryFile(prefix=scratch.prefix("jpegs"), suffix=".mjpeg") as file:
+    with tempfile.NamedTemporaryFile(prefix=leftovers.prefix("jpegs"), suffix=".mjpeg") as file:
         file.writelines(frames)
         file.flush()
         result = ffmpeg.run(

@@ -1,4 +1,7 @@
-"""Files on this machine, or on what is mounted there: one gets its name when it is whole, by a rename."""
+"""Files on this machine, or on what is mounted there: one gets its name when it is whole, by a rename.
+
+What has its name outlives a power cut: the bytes are flushed before the rename, and the folder after it.
+"""
 
 import contextlib
 import errno
@@ -9,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from mbt.pipeline import disk, durable
 from mbt.schemas import regular
 
 PART = ".part"  # ends the name of a file that is being written
@@ -58,43 +62,58 @@ def download(path: str, local_path: str) -> None:
 
 
 def create(path: str) -> BinaryIO:
-    """Opens a new file for writing, which is there at once; makes its folder."""
-    _make_folder(path)
-    return open(path, "wb")
+    """Opens a new file for writing, which is there at once, and on the disk when it is closed; makes its folder."""
+    durable.make_folder(os.path.dirname(path))
+    return durable.Flushed(path)
 
 
 def write(path: str, data: bytes) -> None:
     """Writes a whole file, so that no reader ever sees a part of it."""
-    _make_folder(path)
-    with _attempt(path) as attempt, open(attempt, "wb") as file:
+    durable.make_folder(os.path.dirname(path))
+    with _attempt(path) as attempt, durable.Flushed(attempt) as file:
         file.write(data)
+    durable.flush_folders_of([path])
 
 
 def upload(local_path: str, path: str) -> None:
     """Moves a file, also from another file system, so that no reader ever sees a part of it.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: there is no such file.
     """
-    _make_folder(path)
+    durable.make_folder(os.path.dirname(path))
+    durable.flush(local_path)
     try:
         os.replace(local_path, path)
     except OSError as error:
         if error.errno != errno.EXDEV:  # another file system, from which no file can be renamed
             raise
-        with _attempt(path) as attempt:
-            shutil.copyfile(local_path, attempt)
+        _copy(local_path, path)
+        durable.flush_folders_of([path])
         os.unlink(local_path)
+        return
+    durable.flush_folders_of([path])
+
+
+def _copy(local_path: str, path: str) -> None:
+    """A file from another file system."""
+    with _attempt(path) as attempt:
+        with disk.naming(attempt):
+            shutil.copyfile(local_path, attempt)
+        disk.check_size(attempt, os.path.getsize(local_path))
+        durable.flush(attempt)
 
 
 def move(path: str, new_path: str) -> None:
     """Gives a file another name on the same file system.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: there is no such file.
     """
-    _make_folder(new_path)
+    durable.make_folder(os.path.dirname(new_path))
+    durable.flush(path)  # nothing is left to write of what `create` made
     os.replace(path, new_path)
+    durable.flush_folders_of([new_path])
 
 
 @contextlib.contextmanager
@@ -109,10 +128,6 @@ def _attempt(final: str) -> Iterator[str]:
         raise
 
 
-def _make_folder(path: str) -> None:
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-
-
 def delete(path: str) -> None:
     """Deletes a file, if it is there."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -122,6 +137,7 @@ def delete(path: str) -> None:
 def delete_folder(folder: str) -> None:
     """Deletes a folder and all that is in it."""
     shutil.rmtree(folder, ignore_errors=True)
+    durable.flush_folders_of([folder.rstrip("/")])
 
 
 def sizes(folder: str) -> Iterator[tuple[str, int]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from mbt.pipeline import storage
+from mbt.pipeline import disk, scratch, storage
 from mbt.pipeline.commands import (
     adopt,
     build,
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal_number, _end_at_once)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     try:
-        status = command.run(known, tuple(rest))
+        with scratch.folder():
+            status = command.run(known, tuple(rest))
         sys.stdout.flush()
         return status
     except flags.FlagsError as error:
@@ -65,14 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has enough, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except storage.errors() as error:  # first, for some of them are OSErrors too
+        return _stopped(storage.said(error))
     except OSError as error:
-        return _stopped(error)
-    except storage.errors() as error:
-        return _stopped(error)
+        return _stopped(disk.said(error))
 
 
-def _stopped(error: Exception) -> int:
-    print(f"mbt-data: {storage.said(error)}; what is done is kept, and the same command goes on", file=sys.stderr)
+def _stopped(why: str) -> int:
+    print(f"mbt-data: {why}; what is done is kept, and the same command goes on", file=sys.stderr)
     return 1
 
 
@@ -95,10 +96,9 @@ def _end_at_once(signal_number: int, _: object) -> NoReturn:
     Children die with this process, whatever is published is whole, and the next run clears the rest.
     """
     os.write(2, b"\nmbt-data: interrupted; the same command goes on from here\n")
-    for module, name in (("dataflow", "say_what_goes_on"), ("writer", "let_go")):
-        # A module that is being loaded is there already, without its functions, and has nothing to let go.
-        if (function := getattr(sys.modules.get(f"mbt.pipeline.{module}"), name, None)) is not None:
-            function()
+    for module, name in (("dataflow", "say_what_goes_on"), ("writer", "let_go"), ("scratch", "remove")):
+        # One that is not there, or only half loaded, has nothing to say or to give back.
+        getattr(sys.modules.get(f"mbt.pipeline.{module}"), name, lambda: None)()
     os._exit(128 + signal_number)
 
 

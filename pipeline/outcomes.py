@@ -169,7 +169,7 @@ _STOPS = (
 )
 _STOP_PATTERNS = tuple((re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in _STOPS)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_MACHINE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
+_MACHINE = (errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
 _JAVASCRIPT_MISSING = "YouTube needs a JavaScript runtime, and none runs here: pip install deno"
 
 

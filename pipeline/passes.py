@@ -36,8 +36,8 @@ DEMUXERS = (
 PROTOCOLS = "file,pipe"
 
 # A source picture is shown from halfway between it and the one before, but at most half a frame of ours before its
-# time: frame k is the source picture nearest to k/25 s (of two that are equally near, the later one), and one that stays
-# long stays until the next begins. The clock of this choice is in microseconds, whatever the container's ticks are.
+# time: frame k is the source picture nearest to k/25 s (of two that are equally near, the later one), and one that
+# stays long stays until the next begins. The clock of this choice is in microseconds, whatever the container's ticks are.
 _SWITCH_US = MICROSECONDS // FRAME_RATE_HZ // 2
 _START_US, _START, _END, _FRAMES = "<start_us>", "<start>", "<end>", "<frames>"  # where `arguments` puts a span's own
 _NEAREST = f"settb=1/{MICROSECONDS},setpts=PTS-{_START_US}-min((PTS-PREV_INPTS)/2\\,{_SWITCH_US})"

@@ -4,6 +4,7 @@ Each worker process appends a line per clip to a file of its own in a temporary 
 """
 
 import collections
+import contextlib
 import os
 import sys
 import threading
@@ -52,12 +53,13 @@ class Reporter:
     def _write(self, line: str) -> None:
         if self._folder is None:
             return
-        with self._lock:
-            if self._file is None or self._process != os.getpid():
-                self._process = os.getpid()
-                path = os.path.join(self._folder, uuid.uuid4().hex)
-                self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-        os.write(self._file, f"{line}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk ends the work itself, not what is shown of it
+            with self._lock:
+                if self._file is None or self._process != os.getpid():
+                    self._process = os.getpid()
+                    path = os.path.join(self._folder, uuid.uuid4().hex)
+                    self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+            os.write(self._file, f"{line}\n".encode())
 
     def __getstate__(self) -> dict:
         return {"_folder": self._folder}
@@ -86,7 +88,7 @@ class Tally:
             for line in lines.decode().split("\n") if lines else ():
                 if line in _NAMES:
                     self.clips[_NAMES[line]] += 1
-                else:
+                elif line.isdigit():  # or it is what a full disk took of one
                     self.bytes += int(line)
 
 

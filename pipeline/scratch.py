@@ -1,70 +1,87 @@
-"""Temporary files of this machine, under names that tell whose they are: what killed processes left can be told."""
+"""This process's temporary files: one folder of the temporary folder, which goes with the process, or with the next.
+
+Beam, ffmpeg's inputs and copies of media leave files in TMPDIR when the process is killed, some of which hold frames.
+So everything goes into a folder that the process keeps locked, and each process removes those that nobody keeps.
+"""
 
 import contextlib
+import fcntl
 import os
-import re
 import shutil
+import stat
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-# Kinds that may hold media, or pictures of them.
-KINDS = ("jpegs", "media", "predict", "spool")
-_NAME = re.compile(rf"mbt-(?:{'|'.join(KINDS)})-(?:(\d+-\d+)-)?[a-z0-9_]{{8}}(?:\.\w+)?")
-_OLD_S = 86_400.0  # what nobody knows of is nobody's after a day
+_PREFIX = "mbt-data-"
+_TRIES = 100
+_own: str | None = None
 
 
-def prefix(kind: str) -> str:
-    """How the name of a temporary file or folder of this process begins."""
-    assert kind in KINDS, kind
-    return f"mbt-{kind}-{_namespace()}-{os.getpid()}-"
+@contextlib.contextmanager
+def folder() -> Iterator[None]:
+    """For the block, this process and its children make temporary files in a folder that goes with them."""
+    global _own
+    base, before, told = machine_folder(), tempfile.tempdir, os.environ.get("TMPDIR")
+    _own, lock = _made(base)
+    tempfile.tempdir = os.environ["TMPDIR"] = _own
+    try:
+        _remove_left_over(base)
+        yield
+    finally:
+        remove()
+        os.close(lock)
+        tempfile.tempdir, _own = before, None
+        del os.environ["TMPDIR"]
+        if told is not None:
+            os.environ["TMPDIR"] = told
 
 
-def leftovers() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Files and folders of this user that hold media: those that dead processes left, and those that may be in use."""
-    left: list[str] = []
-    used: list[str] = []
-    for entry, process in _ours(tempfile.gettempdir()):
-        (used if _may_run(process, entry.stat(follow_symlinks=False).st_mtime) else left).append(entry.path)
-    return tuple(sorted(left)), tuple(sorted(used))
+def remove() -> None:
+    """Removes the folder at once, for a handler of signals that ends the process."""
+    if _own is not None:
+        shutil.rmtree(_own, ignore_errors=True)
 
 
-def delete(paths: Iterable[str]) -> None:
-    """Deletes files and folders."""
-    for path in paths:
-        if os.path.isdir(path):
+def machine_folder() -> str:
+    """The temporary folder that all processes of this machine share; also in a child, which was told of ours."""
+    told = tempfile.gettempdir()
+    return os.path.dirname(told) if os.path.basename(told).startswith(_PREFIX) else told
+
+
+def others() -> list[str]:
+    """The folders of other processes of this user, which run: those of dead ones went when `folder` began."""
+    with os.scandir(machine_folder()) as entries:
+        found = [entry for entry in entries if entry.name.startswith(_PREFIX) and entry.path != _own]
+    return sorted(entry.path for entry in found if entry.stat(follow_symlinks=False).st_uid == os.getuid())
+
+
+def _made(base: str) -> tuple[str, int]:
+    for _ in range(_TRIES):
+        own = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
+        lock = os.open(own, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # of a file system without locks: then nobody removes it either
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.isdir(own):
+            return own, lock
+        os.close(lock)  # another process took it for one that was left, in the moment before it was locked
+    raise OSError(f"no temporary folder can be kept in {base}")
+
+
+def _remove_left_over(base: str) -> None:
+    """Removes what processes of this user left behind that were killed."""
+    with os.scandir(base) as entries:
+        found = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
+    for path in found:
+        with contextlib.suppress(OSError):  # another removes it, or it is another user's
+            _remove_if_left(path)
+
+
+def _remove_if_left(path: str) -> None:
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(lock)
+        if status.st_uid == os.getuid() and stat.S_ISDIR(status.st_mode):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-
-
-def _ours(folder: str) -> Iterator[tuple[os.DirEntry, str]]:
-    """What lies there under such names, each with the process that it names, or an empty string."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            match = _NAME.fullmatch(entry.name)
-            if match and not entry.is_symlink() and entry.stat(follow_symlinks=False).st_uid == os.getuid():
-                yield entry, match[1] or ""
-
-
-def _may_run(process: str, modified: float) -> bool:
-    """Whether the process of a file may still run: of one in another container that shares the folder nobody knows."""
-    namespace, _, number = process.partition("-")
-    if namespace != str(_namespace()):
-        return time.time() - modified < _OLD_S
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's, who took over the number
-        pass
-    return True
-
-
-def _namespace() -> int:
-    """In which the numbers of processes are unique."""
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return 0
+    finally:
+        os.close(lock)

@@ -1,6 +1,7 @@
 """Files by their paths: on this machine, on gs:// or on s3://, each by a module of its own.
 
-A file that appears, whatever the store, is whole: nobody ever reads a part of one under its final name.
+A file that appears, whatever the store, is whole: nobody ever reads a part of one under its final name. What a call has
+written, published or deleted when it returns stays so, also after a power cut.
 """
 
 import concurrent.futures
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
-from mbt.pipeline import local_files, scratch
+from mbt.pipeline import durable, leftovers, local_files
 
 PART = local_files.PART
 _AT_ONCE = 16  # requests to a store
@@ -161,7 +162,7 @@ def local_copy(path: str) -> Iterator[str]:
             raise FileNotFoundError(path)
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix=scratch.prefix("media")) as folder:
+    with tempfile.TemporaryDirectory(prefix=leftovers.prefix("media")) as folder:
         copy = os.path.join(folder, "media" + os.path.splitext(path)[1])
         _store(path).download(path, copy)
         yield copy
@@ -226,10 +227,17 @@ def delete(*paths: str) -> None:
     if all(map(is_local, paths)):
         for path in paths:
             one(path)
+        durable.flush_folders_of(paths)
         return
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         for first in range(0, len(paths), _WAITING):  # there may be millions
             list(pool.map(one, paths[first : first + _WAITING]))
+
+
+def flush_folder(folder: str) -> None:
+    """Makes sure that the files that are in a folder stay in it; those of a process that was killed may not."""
+    if is_local(folder):
+        durable.flush_folder(folder)
 
 
 @dataclasses.dataclass(frozen=True)

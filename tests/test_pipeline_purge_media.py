@@ -14,7 +14,7 @@ from pathlib import Path
 import purge_films
 import pytest
 
-from mbt.pipeline import extent, ledger, scratch, tombstones
+from mbt.pipeline import extent, ledger, leftovers, tombstones
 from mbt.pipeline.verify import ALL, VerifyOptions, verify
 from mbt.schemas import index as shard_index
 from mbt.schemas import tfrecord
@@ -424,20 +424,20 @@ def test_reports_that_were_written_elsewhere(two, tmp_path):
 
 def test_what_killed_processes_left_of_temporary_files(two, tmp_path, monkeypatch):
     """Frames and media; those of a process that runs stay with it."""
-    code = "import os, sys; from mbt.pipeline import scratch; print(os.path.join(sys.argv[1], scratch.prefix('jpegs')))"
+    code = "import sys; from mbt.pipeline import leftovers; print(sys.argv[1] + '/' + leftovers.prefix('jpegs'))"
     dead = subprocess.run([sys.executable, "-c", code, tmp_path], check=True, capture_output=True, text=True).stdout
     left = [Path(f"{dead.strip()}abcdefgh.mjpeg"), Path(f"{dead.strip().replace('jpegs', 'media')}abcdefgh")]
     left[0].write_bytes(b"frames")
     left[1].mkdir()
     (left[1] / "media.mp4").write_bytes(b"media")
-    mine = tmp_path / f"{scratch.prefix('jpegs')}abcdefgh.mjpeg"
+    mine = tmp_path / f"{leftovers.prefix('jpegs')}abcdefgh.mjpeg"
     old, young = tmp_path / "mbt-jpegs-aaaaaaaa.mjpeg", tmp_path / "mbt-jpegs-bbbbbbbb.mjpeg"
     other = tmp_path / "mbt-fetch-0"
     for path in (mine, old, young, other):
         path.touch()
     os.utime(old, (0, 0))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert scratch.leftovers() == (
+    assert leftovers.find() == (
         tuple(sorted(map(str, [*left, old]))),
         tuple(sorted(map(str, [mine, young]))),
     )

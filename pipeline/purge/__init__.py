@@ -13,7 +13,7 @@ import dataclasses
 import itertools
 
 from mbt.pipeline import dataset as datasets
-from mbt.pipeline import ffmpeg, needles, scratch, shard_file, snapshot, storage, tombstones, writer
+from mbt.pipeline import ffmpeg, leftovers, needles, shard_file, snapshot, storage, tombstones, writer
 from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.purge import holders, pictures, traces
 from mbt.pipeline.purge.amend import Amender
@@ -60,7 +60,7 @@ def _purged(options: PurgeOptions, dataset: Dataset) -> tuple[Found, Proof | Non
         dropped |= frozenset(found.overlapping)
         finder = Finder(root, clip_ids | dropped, manifests, program, dropped)
         found = dataclasses.replace(finder.find(options.clip_ids), dropped=found.overlapping)
-    events, (temporary, in_use) = pictures.files(options.workdirs), scratch.leftovers()
+    events, (temporary, in_use) = pictures.files(options.workdirs), leftovers.find()
     found = dataclasses.replace(found, events=events, temporary=temporary, in_use=in_use)
     if not options.delete or found.overlapping:
         return found, None
@@ -83,7 +83,7 @@ def _without(options: PurgeOptions, dataset: Dataset, manifests: list[Manifest],
     storage.delete(*(storage.join(root, path) for path in found.reports))
     storage.delete(*options.reports)
     pictures.remove(found.events)
-    scratch.delete(found.temporary)
+    leftovers.delete(found.temporary)
     new = Amender(root, dataset, clip_ids, options.reason, finder.indices).amend(manifests, found)
     _delete(root, manifests, found, new)
     only = None if options.every_source else finder.stored.keys()

@@ -4,7 +4,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 
-from mbt.pipeline import extent, ffmpeg, needles, probe, scratch, storage
+from mbt.pipeline import extent, ffmpeg, leftovers, needles, probe, storage
 from mbt.pipeline.purge import traces
 from mbt.pipeline.purge.find import Finder, Found, opened
 from mbt.pipeline.purge.holders import StoredFile
@@ -84,7 +84,7 @@ class Evidence:
                 return
 
     def _look_at(self, frames: list[bytes]) -> Look | None:
-        with tempfile.NamedTemporaryFile(prefix=scratch.prefix("jpegs"), suffix=".mjpeg") as file:
+        with tempfile.NamedTemporaryFile(prefix=leftovers.prefix("jpegs"), suffix=".mjpeg") as file:
             file.writelines(frames)
             file.flush()
             return traces.look_at_jpegs(file.name, self._program)
