@@ -132,6 +132,10 @@ def test_a_refresh_does_it_when_it_is_told_to(run, old, web):
     assert len(manifests(old / "root")) == 1 and '"former"' not in (old / "root" / "dataset.json").read_text()
     assert result(run("refresh", *passing, "--reencode"))["clips_decoded"] == 11
     assert web.requests == [] and manifests(old / "root")[-1].parent == "first"
+    # What older rules refused is no matter of an age or an outcome that was named.
+    for _ in range(2):
+        result(run("refresh", *passing, clips="clips.csv"))
+        assert sorted(web.requests) == ["silent.mp4", "still.mp4"]
 
 
 def test_media_that_are_lacking_are_fetched_when_that_is_asked_for(run, old, web):
