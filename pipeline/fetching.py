@@ -79,7 +79,7 @@ class FetchClips(Worker):
             "youtube": _youtube_settings(settings, program),
             "budget": Budget(settings.downloads, settings.interval_s),
             "proxies": proxies.read(settings.proxies),
-            "breaker": Breaker(self._job.work, settings.lost_share),
+            "breaker": Breaker(ledger.storms_of(self._job.root, self._job.run), settings.lost_share),
         }
         self._breaker: Breaker = shared["breaker"]
         self._asker = availability.Asker(api_key=availability.read_key(settings.youtube_api_key), **shared)
