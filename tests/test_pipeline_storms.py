@@ -45,8 +45,14 @@ def outcomes(root: Path) -> collections.Counter:
     return collections.Counter(ledger.state(str(root))["outcome"].to_pylist())
 
 
-@pytest.mark.parametrize("begins", [1, 31])
-@pytest.mark.parametrize("kind", STORMS)
+@pytest.mark.parametrize(
+    ("kind", "begins"),
+    [
+        *((kind, 1) for kind in STORMS),
+        ("404", 31),
+        *(pytest.param(kind, 31, marks=pytest.mark.slow) for kind in STORMS if kind != "404"),
+    ],
+)
 def test_a_storm_stops_the_run_and_when_the_server_is_well_it_is_completed(
     server, words, mbt_data, tmp_path, kind, begins
 ):
