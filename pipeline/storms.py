@@ -60,7 +60,7 @@ def is_storm(kinds: np.ndarray, lost_share: float = LOST_SHARE) -> bool:
     blocked, lost = np.count_nonzero(kinds == BLOCKED), np.count_nonzero(kinds)
     if lost_share == LOST_SHARE and count >= IN_A_ROW and np.all(kinds[-IN_A_ROW:]):
         return True
-    return count >= FEWEST and (blocked >= BLOCKED_SHARE * count or lost > lost_share * count)
+    return bool(count >= FEWEST and (blocked >= BLOCKED_SHARE * count or lost > lost_share * count))
 
 
 def hindsight(attempts: pa.Table, stopped: Mapping[int, Collection[str]]) -> np.ndarray:
