@@ -86,7 +86,7 @@ def check(table: pa.Table, root: str, *, allowed: float | None, media_root: str)
         rows = passing.filter(pc.is_in(passing["split"], value_set=pa.array([loss.split for loss in found])))
         raise IncompleteError(
             f"nothing was published, for too many clips are only out of reach: {_said(found, allowed)}. "
-            f"{lost_source.said(rows, table, media_root)}. The same command goes on when that is mended; to publish "
+            f"{lost_source.said(rows, table, media_root)} The same command goes on when that is mended; to publish "
             f"without them, say --allow_loss={max(loss.share for loss in found):.2f}"
         )
     check_records(table, pc.sum(pc.equal(table["outcome"], Outcome.OK.value)).as_py() or 0, media_root)
