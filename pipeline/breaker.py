@@ -1,6 +1,7 @@
 """The breaker: stops asking a host that is throttled, down or behind a login, before refusal is mistaken for loss.
 
-All workers share it. Other hosts are asked on: one that is down must not keep the rest of a list from being fetched.
+All workers share it, and the ledger keeps it, for what such a host said in such a run settles nothing. Other hosts are
+asked on: one that is down must not keep the rest of a list from being fetched.
 """
 
 import collections
@@ -16,23 +17,34 @@ from mbt.pipeline import storage, storms
 from mbt.schemas.clip import Outcome
 
 ALL = ""  # in the place of a host: the machine or the settings are at fault
-_FOLDER = "breaker"
+_PENDING = -1  # came, and is being probed
 _LOOK_S = 1.0
 _LOOK_REMOTE_S = 10.0
 
 
 class Breaker:
-    """A worker process's view of the run's breaker, which is a folder in the run's, with a file for each host."""
+    """A worker process's view of the run's breaker, which is a folder with a file for each host that was given up."""
 
-    def __init__(self, work: str, lost_share: float = storms.LOST_SHARE):
-        self._work = work
+    def __init__(self, folder: str, lost_share: float = storms.LOST_SHARE):
+        self._folder = folder
         self._lost_share = lost_share
         self._recent: dict[str, collections.OrderedDict[str, int]] = {}
         self._lock = threading.Lock()
         self._why: dict[str, str] = {}
         self._untold: dict[str, str] = {}
         self._looked = 0.0
-        self._interval_s = _LOOK_S if storage.is_local(work) else _LOOK_REMOTE_S
+        self._interval_s = _LOOK_S if storage.is_local(folder) else _LOOK_REMOTE_S
+
+    def arrived(self, source: str) -> None:
+        """Takes note that something came for a source, of which `record` says later what it is.
+
+        Answers are judged in the order in which they came: probing a good one takes longer than hearing of a bad one.
+        """
+        if host := storms.host(source):
+            with self._lock:
+                recent = self._recent.setdefault(host, collections.OrderedDict())
+                recent[source] = _PENDING
+                recent.move_to_end(source)
 
     def record(self, source: str, outcome: Outcome, reason: str, detail: str, known: str = "") -> None:
         """Takes note of an answer; trips where too many of the host's recent ones brought nothing.
@@ -44,19 +56,19 @@ class Breaker:
           detail: for a person.
           known: outcome of the source's earlier failure while its host was well, which is expected to come again.
         """
-        kind = storms.kind(outcome, reason)
-        if kind and known and (kind != storms.BLOCKED or known == Outcome.BLOCKED):
-            return
-        host = storms.host(source)
+        kind, host = storms.kind(outcome, reason), storms.host(source)
         if not host:  # a file on this machine
             return
         with self._lock:
             recent = self._recent.setdefault(host, collections.OrderedDict())
+            if recent.get(source) != _PENDING:
+                recent.pop(source, None)
             recent[source] = kind
-            recent.move_to_end(source)
-            if len(recent) > storms.WINDOW:
+            if kind and known and (kind != storms.BLOCKED or known == Outcome.BLOCKED):
+                del recent[source]
+            kinds = np.array([kind for kind in recent.values() if kind != _PENDING])[-storms.WINDOW :]
+            while len(recent) > storms.WINDOW and next(iter(recent.values())) != _PENDING:
                 recent.popitem(last=False)
-            kinds = np.array(list(recent.values()))
         if kind and storms.is_storm(kinds, self._lost_share):
             self.trip(f"{_said(kinds, host)} ({detail or reason})", host)
 
@@ -73,7 +85,7 @@ class Breaker:
         """Why a source is not to be asked for, or None."""
         if time.monotonic() - self._looked >= self._interval_s:
             self._looked = time.monotonic()
-            found = read(self._work, but=self._why)
+            found = read(self._folder, but=self._why)
             with self._lock:
                 self._why = found | self._why
         return self._why.get(ALL) or self._why.get(storms.host(source))
@@ -82,24 +94,26 @@ class Breaker:
         """Tells the other workers and the launcher what they do not know yet; raises where that cannot be written."""
         with self._lock:
             for host, why in list(self._untold.items()):
-                storage.write(_path(self._work, host), json.dumps({"host": host, "why": why}).encode())
+                storage.write(_path(self._folder, host), json.dumps({"host": host, "why": why}).encode())
                 del self._untold[host]
 
 
-def read(work: str, but: dict[str, str] | None = None) -> dict[str, str]:
-    """Why each host was given up in this run, or all of them; of those that are not known yet."""
-    known = {_path(work, host) for host in but or {}}
+def read(folder: str, but: dict[str, str] | None = None) -> dict[str, str]:
+    """Why each host was given up in a run, or all of them; of those that are not known yet."""
+    known = {_path(folder, host) for host in but or {}}
     found = {}
-    for name in storage.sizes(storage.join(work, _FOLDER)):
-        path = storage.join(work, _FOLDER, name)
-        if path not in known:
+    for name in storage.sizes(folder):
+        path = storage.join(folder, name)
+        if path in known:
+            continue
+        with contextlib.suppress(ValueError):  # one that a power cut left empty says nothing
             tripped = json.loads(storage.read(path))
             found[tripped["host"]] = tripped["why"]
     return found
 
 
-def _path(work: str, host: str) -> str:
-    return storage.join(work, _FOLDER, f"{hashlib.sha256(host.encode()).hexdigest()[:16]}.json")
+def _path(folder: str, host: str) -> str:
+    return storage.join(folder, f"{hashlib.sha256(host.encode()).hexdigest()[:16]}.json")
 
 
 def _said(kinds: np.ndarray, host: str) -> str:

@@ -251,6 +251,7 @@ class Fetcher:
                 if error.failure.outcome == Outcome.BLOCKED:
                     self.proxies.rest(proxy, error.failure.retry_after_s)
                 raise
+        self.breaker.arrived(source)
         return arrived
 
     def _arrived(self, source: str, video: str | None, rows: list[dict], folder: str, proxy: str | None) -> _Arrived:

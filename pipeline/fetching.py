@@ -83,7 +83,7 @@ class FetchClips(Worker):
             "youtube": _youtube_settings(settings, program),
             "budget": Budget(settings.downloads, settings.interval_s),
             "proxies": proxies.read(settings.proxies),
-            "breaker": Breaker(self._job.work, settings.lost_share),
+            "breaker": Breaker(ledger.storms_of(self._job.root, self._job.run), settings.lost_share),
             "hosts": settings.hosts,
         }
         self._breaker: Breaker = shared["breaker"]

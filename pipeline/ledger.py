@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mbt.pipeline import parquet, storage, storms
+from mbt.pipeline import breaker, parquet, storage, storms
 from mbt.schemas.clip import Outcome
 
 FOLDER = "ledger"
@@ -147,13 +147,26 @@ def state(root: str) -> pa.Table:
     `storms.DOUBT` was heard on `DAYS_OF_DOUBT` days since it was last fetched counts as gone.
     """
     table = read(root, _STATE_COLUMNS)
-    table = table.append_column("in_storm", pa.array(storms.hindsight(table)))
+    table = table.append_column("in_storm", pa.array(storms.hindsight(table, _given_up(root))))
     if not len(table):
         return table
     order = _newest_first(table)
     ids = pc.take(table["clip_id"], order).combine_chunks()
     first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids[1:], ids[:-1])])
     return _without_doubt(_unsettled(table.take(pc.filter(order, first))), table)
+
+
+def storms_of(root: str, run: int) -> str:
+    """The folder in which a run notes which hosts it gave up; see `breaker`."""
+    return storage.join(root, FOLDER, f"{run:06d}", "storms")
+
+
+def _given_up(root: str) -> dict[int, dict[str, str]]:
+    """Of each run, the hosts that it gave up, with why."""
+    runs = [int(name) for name in storage.folders(storage.join(root, FOLDER)) if name.isdigit()]
+    with concurrent.futures.ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        found = pool.map(lambda run: breaker.read(storms_of(root, run)), runs)
+        return dict(zip(runs, found, strict=True))
 
 
 def _newest_first(table: pa.Table) -> pa.Array:

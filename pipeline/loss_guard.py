@@ -21,7 +21,6 @@ from mbt.schemas.manifest import Manifest
 NEW_SHARE = 0.1  # of a split's list: clips that no snapshot has accounted for yet
 OLD_SHARE = 0.02  # of the records that the snapshot before has in a split
 OLD_CLIPS = 3  # may always be lost of those, where they are no more than `NEW_SHARE`
-TOO_SLOW = "too_slow"
 _PASSING = [Outcome.BLOCKED.value, Outcome.TRANSIENT.value, Outcome.NOT_TRIED.value]
 
 
@@ -87,7 +86,7 @@ def check(table: pa.Table, root: str, *, allowed: float | None, media_root: str)
         rows = passing.filter(pc.is_in(passing["split"], value_set=pa.array([loss.split for loss in found])))
         raise IncompleteError(
             f"nothing was published, for too many clips are only out of reach: {_said(found, allowed)}. "
-            f"{lost_source.said(rows, table, media_root)}. The same command goes on when that is mended; to publish "
+            f"{lost_source.said(rows, table, media_root)} The same command goes on when that is mended; to publish "
             f"without them, say --allow_loss={max(loss.share for loss in found):.2f}"
         )
     check_records(table, pc.sum(pc.equal(table["outcome"], Outcome.OK.value)).as_py() or 0, media_root)
@@ -130,10 +129,9 @@ def losses(table: pa.Table, passing: pa.Table, root: str, parent: Manifest | Non
 def is_passing(table: pa.Table) -> pa.ChunkedArray:
     """Which clips are not there for a cause that may pass.
 
-    Not those that came, and take this machine too long to decode: a clip must not keep others from being published.
+    Not those that came and cannot be decoded today, such as one that takes too long: a clip blocks none but itself.
     """
-    slow = pc.and_(pc.equal(table["reason"], TOO_SLOW), pc.not_equal(table["digest"], ""))
-    return pc.and_(pc.is_in(table["outcome"], value_set=pa.array(_PASSING)), pc.invert(slow))
+    return pc.and_(pc.is_in(table["outcome"], value_set=pa.array(_PASSING)), pc.equal(table["digest"], ""))
 
 
 def _in_parent(clips: pa.Array, root: str, parent: Manifest | None) -> tuple[pa.Array, pa.Array]:

@@ -33,7 +33,7 @@ def said(rows: pa.Table, table: pa.Table, media_root: str) -> str:
         return _of_missing(row["source"], rows, table, media_root)
     why = ": ".join(word for word in (row["reason"], row["detail"]) if word)
     why = f"{row['outcome']}, {why}" if why else row["outcome"]
-    return f"The first is {row['id']!r}, {row['source']} ({why}){_ADVICE.get(row['outcome'], '')}"
+    return f"The first is {row['id']!r}, {row['source']} ({why}){_ADVICE.get(row['outcome'], '')}."
 
 
 def _of_missing(source: str, rows: pa.Table, table: pa.Table, media_root: str) -> str:
@@ -50,11 +50,11 @@ def _likely(source: str, media_root: str) -> str:
     is_below = not below.startswith(os.pardir)
     path = below if is_below else source
     if _DRIVE.match(path):
-        return f"{path[:2]} is a drive of Windows; write the path as this machine has it"
+        return f"{path[:2]} is a drive of Windows; write the path as this machine has it."
     if "\\" in path:
-        return "it is written with backslashes; write /"
+        return "it is written with backslashes; write /."
     if path.startswith(("~", "$")):
-        return f"{path.split(os.sep)[0]} is taken as it stands; write the whole path"
+        return f"{path.split(os.sep)[0]} is taken as it stands; write the whole path."
     if is_below:
         return f"is --media_root={media_root} right, and is its disk mounted?"
     return "is the path right, and is its disk mounted?"

@@ -8,6 +8,7 @@ else a run over what an earlier one left, which is hardly anything but failures,
 
 import itertools
 import re
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ FEWEST = 12  # before a share means anything
 BLOCKED_SHARE = 0.5  # of a window, from which on it is a storm
 LOST_SHARE = 0.8  # of a window, above which it is one, whatever the failures are
 IN_A_ROW = 20  # that fail are one too, in the middle of a run that went well: by chance, of a host that lost half, 1e-6
-MOSTLY = 0.5  # of all sources that a run asked a host for: if more are said to be lost, none of them is settled
+MOSTLY = 0.5  # of all sources that a run asked a host for, 12 or more: if more are said to be lost, none is settled
 # A reason that alone proves nothing: YouTube says it of videos that are gone, and of good ones to guests it dislikes.
 DOUBT = "unavailable"
 NOT_MEDIA = "not_media"  # a page in the place of media, which may be a login
@@ -59,86 +60,72 @@ def is_storm(kinds: np.ndarray, lost_share: float = LOST_SHARE) -> bool:
     blocked, lost = np.count_nonzero(kinds == BLOCKED), np.count_nonzero(kinds)
     if lost_share == LOST_SHARE and count >= IN_A_ROW and np.all(kinds[-IN_A_ROW:]):
         return True
-    return count >= FEWEST and (blocked >= BLOCKED_SHARE * count or lost > lost_share * count)
+    return bool(count >= FEWEST and (blocked >= BLOCKED_SHARE * count or lost > lost_share * count))
 
 
-def hindsight(attempts: pa.Table) -> np.ndarray:
+def hindsight(attempts: pa.Table, stopped: Mapping[int, Collection[str]]) -> np.ndarray:
     """Which attempts of the ledger brought no media in a storm.
 
+    That is: their run gave up their host, or most of what it asked the host for was said to be lost.
+
     Args:
-      attempts: all that were ever made: `run`, `attempt`, `clip_id`, `source`, `time`, `outcome` and `reason`.
+      attempts: all that were ever made: `run`, `attempt`, `clip_id`, `source`, `outcome` and `reason`.
+      stopped: of each run, the hosts that it gave up.
     """
     kinds = _kinds(attempts)
     stormy = np.zeros(len(attempts), bool)
     if not np.any(kinds):
         return stormy
     sources = attempts["source"].combine_chunks().dictionary_encode()
-    hosts = _hosts(sources.dictionary)[sources.indices.to_numpy()]
+    names, of_source = _hosts(sources.dictionary)
+    hosts = of_source[sources.indices.to_numpy()]
     rows = np.flatnonzero((hosts >= 0) & _is_answer(attempts))
     if not len(rows):
         return stormy
-    run = attempts["run"].to_numpy().astype(np.int64)
-    group = run * len(sources.dictionary) + sources.indices.to_numpy()  # what one run heard of one source
-    time = pc.cast(attempts["time"], pa.int64()).to_numpy()
-    rows = rows[np.lexsort((time[rows], group[rows]))]
+    runs = attempts["run"].to_numpy().astype(np.int64)
+    # What one run heard of one source; of the two or three attempts in it the last.
+    group = runs * len(sources.dictionary) + sources.indices.to_numpy()
+    rows = rows[np.lexsort((attempts["attempt"].to_numpy()[rows], group[rows]))]
     clips = attempts["clip_id"].combine_chunks().dictionary_encode()
-    answers = _Answers(
-        rows=rows, group=group[rows], run=run[rows], host=hosts[rows], time=time[rows], kinds=kinds[rows]
-    )
-    stormy[rows] = answers.in_storm(clips.indices.to_numpy()[rows], len(clips.dictionary))
+    answers = _Answers(group[rows], runs[rows], hosts[rows], kinds[rows])
+    given_up = {run: [names.index(host) for host in found if host in names] for run, found in stopped.items()}
+    stormy[rows] = answers.in_storm(clips.indices.to_numpy()[rows], len(clips.dictionary), given_up)
     return stormy & (kinds > WELL)
 
 
 class _Answers:
-    """All answers, those of one run together, and in it those of one source, in the order of time."""
+    """Rows of the ledger, those of one run together, and in it those of one source."""
 
-    def __init__(self, *, rows: np.ndarray, group: np.ndarray, run: np.ndarray, **columns: np.ndarray):
+    def __init__(self, group: np.ndarray, runs: np.ndarray, hosts: np.ndarray, kinds: np.ndarray):
         self._starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-        ends = np.concatenate([self._starts[1:], [len(rows)]])
+        ends = np.concatenate([self._starts[1:], [len(group)]])
         self._sizes = ends - self._starts
-        self._run, self._host, self._time = run[ends - 1], columns["host"][ends - 1], columns["time"][ends - 1]
+        self._runs, self._hosts = runs[ends - 1], hosts[ends - 1]
         # A source that gave media, to whichever attempt and for whichever clip, is there.
-        is_well = np.minimum.reduceat(columns["kinds"], self._starts) == WELL
-        self._kinds = np.where(is_well, WELL, columns["kinds"][ends - 1])
+        self._kinds = np.where(np.minimum.reduceat(kinds, self._starts) == WELL, WELL, kinds[ends - 1])
 
-    def in_storm(self, clips: np.ndarray, num_clips: int) -> np.ndarray:
+    def in_storm(self, clips: np.ndarray, num_clips: int, given_up: Mapping[int, Sequence[int]]) -> np.ndarray:
         """Of each row, whether it was heard in a storm; run by run, since one decides what the next one expects."""
         failing = np.zeros(num_clips, bool)
         stormy = np.zeros(len(self._starts), bool)
-        bounds = np.flatnonzero(np.concatenate([[True], self._run[1:] != self._run[:-1], [True]]))
+        bounds = np.flatnonzero(np.concatenate([[True], self._runs[1:] != self._runs[:-1], [True]]))
         for first, last in itertools.pairwise(bounds):
             groups = slice(first, last)
             begin, end = self._starts[first], self._starts[last - 1] + self._sizes[last - 1]
-            expected = np.logical_and.reduceat(failing[clips[begin:end]], self._starts[groups] - begin)
-            stormy[groups] = self._of_run(groups, expected & (self._kinds[groups] > WELL))
+            is_lost = self._kinds[groups] > WELL
+            expected = is_lost & np.logical_and.reduceat(failing[clips[begin:end]], self._starts[groups] - begin)
+            hosts = self._mostly_lost(groups, expected)
+            hosts[given_up.get(int(self._runs[first]), [])] = True
+            stormy[groups] = hosts[self._hosts[groups]] & is_lost
             settled = np.repeat(~stormy[groups], self._sizes[groups])
-            is_lost = np.repeat(self._kinds[groups] > WELL, self._sizes[groups])
-            failing[clips[begin:end][settled]] = is_lost[settled]
+            failing[clips[begin:end][settled]] = np.repeat(is_lost, self._sizes[groups])[settled]
         return np.repeat(stormy, self._sizes)
 
-    def _of_run(self, groups: slice, expected: np.ndarray) -> np.ndarray:
-        host, time, kinds = self._host[groups], self._time[groups], self._kinds[groups]
-        stormy = np.zeros(len(host), bool)
-        news = np.flatnonzero(~expected)
-        news = news[np.lexsort((time[news], host[news]))]
-        begins = np.flatnonzero(np.concatenate([[True], host[news][1:] != host[news][:-1]])) if len(news) else []
-        for one in np.split(news, begins[1:]):
-            if len(one) >= FEWEST and (first := _storm_begins(kinds[one])) is not None:
-                stormy |= (host == host[one[0]]) & (time >= time[one[first]]) & (kinds > WELL)
-        return stormy
-
-
-def _storm_begins(kinds: np.ndarray) -> int | None:
-    """Which answer of a host's is the first of a storm, or None."""
-    if np.count_nonzero(kinds == LOST) > MOSTLY * len(kinds):
-        return 0
-    ends = np.arange(FEWEST, len(kinds) + 1)
-    begins, rows = np.maximum(ends - WINDOW, 0), np.maximum(ends - IN_A_ROW, 0)
-    lost, blocked = (np.concatenate([[0], np.cumsum(of)]) for of in (kinds > WELL, kinds == BLOCKED))
-    is_many = lost[ends] - lost[begins] > LOST_SHARE * (ends - begins)
-    is_many |= blocked[ends] - blocked[begins] >= BLOCKED_SHARE * (ends - begins)
-    found = np.concatenate([begins[is_many], rows[lost[ends] - lost[rows] == IN_A_ROW]])
-    return int(found.min()) if len(found) else None
+    def _mostly_lost(self, groups: slice, expected: np.ndarray) -> np.ndarray:
+        """Of each host, whether it said of most sources that they are lost."""
+        hosts, kinds = self._hosts[groups][~expected], self._kinds[groups][~expected]
+        asked, lost = (np.bincount(some, minlength=self._hosts.max() + 1) for some in (hosts, hosts[kinds == LOST]))
+        return (asked >= FEWEST) & (lost > MOSTLY * asked)
 
 
 def _kinds(attempts: pa.Table) -> np.ndarray:
@@ -156,14 +143,15 @@ def _is_answer(attempts: pa.Table) -> np.ndarray:
     return ~pc.or_(repeated, pc.equal(attempts["reason"], BAD_COPY)).to_numpy()
 
 
-def _hosts(sources: pa.StringArray) -> np.ndarray:
-    """The number of each source's host; -1 where it is a file on this machine."""
+def _hosts(sources: pa.StringArray) -> tuple[list[str], np.ndarray]:
+    """All hosts, and of each source its host's place among them; -1 where it is a file on this machine."""
     found = pc.extract_regex(sources, _PLACE)
     names = pc.struct_field(found, "host").dictionary_encode()
     one_name = [_one_name(name) for name in names.dictionary.to_pylist()]
-    numbers = {name: number for number, name in enumerate(sorted(set(one_name)))}
-    of_name = np.array([numbers[name] for name in one_name] + [-1])
-    return of_name[pc.fill_null(names.indices, len(one_name)).to_numpy()]
+    hosts = list(dict.fromkeys(one_name))
+    places = {name: place for place, name in enumerate(hosts)}
+    of_name = np.array([places[name] for name in one_name] + [-1])
+    return hosts, of_name[pc.fill_null(names.indices, len(one_name)).to_numpy()]
 
 
 def _one_name(name: str) -> str:

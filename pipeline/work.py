@@ -182,10 +182,10 @@ class Work:
         del rows
         with self.job(count, "fetch") as shared, self.pipeline("fetch") as pipeline:
             _ = pipeline | beam.Create([path]) | fetching.Fetch(shared)
-        self._check_not_stopped(breaker.read(self.folder))
+        self._check_not_stopped(breaker.read(ledger.storms_of(self.root, self.run)))
 
     def _check_not_stopped(self, stopped: dict[str, str]) -> None:
-        """Ends a run that gave up everything, or a host: what is left of that is said with --allow_loss to be enough.
+        """Ends a run that gave up everything, or a host; with --allow_loss `loss_guard` judges what else there is.
 
         Raises:
           IncompleteError: it did.

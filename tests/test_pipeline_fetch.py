@@ -472,7 +472,6 @@ def test_doubt_becomes_loss_only_after_days(tmp_path):
 
 
 def test_a_breaker_trips_on_refusals_and_tells_others(tmp_path):
-    (tmp_path / "work").mkdir()
     first, second = (breaker.Breaker(str(tmp_path / "work")) for _ in range(2))
     for number in range(storms.FEWEST):
         first.record(f"http://host/well-{number}", Outcome.OK, "", "")

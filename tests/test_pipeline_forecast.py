@@ -130,7 +130,7 @@ def test_a_plan_comes_true_and_writes_nothing(clip_folder, six_rows, write_csv, 
     assert sample["cpu_s"] > 0 and planned["building"]["CPU"]["value"] > sample["cpu_s"]
 
     words.append(f"--output={tmp_path}/out")
-    built = mbt_data("build", *words)
+    built = mbt_data("build", *words, "--allow_loss=0.2")
     assert built.returncode == 0, built.stderr
     shards = sum(path.stat().st_size for path in (tmp_path / "out" / "shards").glob("*.tfrecord"))
     assert planned["building"]["shard_bytes"]["value"] == pytest.approx(shards, rel=0.01)

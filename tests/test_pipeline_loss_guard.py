@@ -99,11 +99,11 @@ def check(table: pa.Table, root: Path, allowed: float | None = None) -> None:
     [
         ("/data/x.mp4", "is --media_root=/data right, and is its disk mounted?"),
         ("/mnt/nas/a.mp4", "is the path right, and is its disk mounted?"),
-        (r"/data/.\sub\x.mp4", "it is written with backslashes; write /"),
-        (r"/data/C:\Users\me\vid.mp4", "C: is a drive of Windows; write the path as this machine has it"),
-        ("/data/C:/Users/me/vid.mp4", "C: is a drive of Windows; write the path as this machine has it"),
-        ("/data/~/x.mp4", "~ is taken as it stands; write the whole path"),
-        ("/data/$HOME/x.mp4", "$HOME is taken as it stands; write the whole path"),
+        (r"/data/.\sub\x.mp4", "it is written with backslashes; write /."),
+        (r"/data/C:\Users\me\vid.mp4", "C: is a drive of Windows; write the path as this machine has it."),
+        ("/data/C:/Users/me/vid.mp4", "C: is a drive of Windows; write the path as this machine has it."),
+        ("/data/~/x.mp4", "~ is taken as it stands; write the whole path."),
+        ("/data/$HOME/x.mp4", "$HOME is taken as it stands; write the whole path."),
     ],
 )
 def test_the_likely_cause(path, likely):
