@@ -184,6 +184,18 @@ def test_a_redirect_leads_into_a_private_network_only_to_a_host_that_was_named(s
         assert len(other.requests) == (reason is None)
 
 
+def test_a_connection_that_was_kept_is_judged_by_the_rule_of_who_takes_it(server, tmp_path):
+    """A row may name the host, and the connection stays; the next row's server may not redirect there."""
+    with serving() as other:
+        other.files["x.mp4"] = b"x"
+        private = f"http://localhost:{other.server_port}/x.mp4"
+        assert failure_of(private, tmp_path, allow_private=True) is None
+        url = f"{server.url}/to/x?{private}"
+        assert failure_of(url, tmp_path, allow_private=True) == ("transient", "bad_redirect")
+        assert failure_of(private, tmp_path) == ("invalid", "private_host")
+        assert len(other.requests) == 1
+
+
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h", "socks4a"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "nas.local", "metadata.google.internal"])
 def test_a_proxy_is_not_asked_for_what_is_private(tmp_path, scheme, host):
