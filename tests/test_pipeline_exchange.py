@@ -177,6 +177,25 @@ def test_a_bad_location_does_not_end_a_refresh(clip_folder, mbt_data, tmp_path, 
     assert (newest["outcome"], newest["reason"]) == ("transient", "bad_redirect")
 
 
+def test_servers_that_trickle_hold_up_no_other_row(clip_folder, mbt_data, tmp_path):
+    """As many as there are downloads at a time, before the good ones."""
+    body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+    says = {
+        "0-head": fixed(b"HTTP/1.1 200 OK\r\nX-Slow: ", [b"x", 0.1]),
+        "0-interim": fixed([b"HTTP/1.1 100 Continue\r\n\r\n", 0.1]),
+        "0-trailers": fixed(body, [b"X-More: 1\r\n", 0.1]),
+        "1-good": fixed(answer(body=(clip_folder / "0.mp4").read_bytes()), CLOSE),
+    }
+    with Server(says) as server:
+        rows = [f"{server.url}/{name},0,1,a,{name}" for name in says]
+        (tmp_path / "clips.csv").write_text("\n".join(["video_path,start,end,label,id", *rows]) + "\n")
+        words = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out", PRIVATE, "--downloads=3"]
+        done = mbt_data("fetch", *words, "--download_time_limit=2")
+    assert done.returncode == 0, done.stderr
+    found = {row["clip_id"]: (row["outcome"], row["reason"]) for row in ledger.state(str(tmp_path / "out")).to_pylist()}
+    assert found == dict.fromkeys(says, ("transient", "too_slow")) | {"1-good": ("ok", "")}
+
+
 def test_a_row_in_this_network_is_fetched_only_by_permission(clip_folder, mbt_data, tmp_path):
     """By the flag, or where --media_root names its host; and what was fetched is not lost by a run without either."""
     with serving() as server:
