@@ -19,6 +19,7 @@ from mbt.pipeline import hosts as hosts_lib
 # (family, type, protocol, name, address), as `socket.getaddrinfo` returns them.
 Resolver = Callable[..., list[tuple[Any, ...]]]
 
+_LONGEST_S = 1e8  # that timers take, and more than three years
 _current: contextvars.ContextVar["Bounds"] = contextvars.ContextVar("bounds")
 
 
@@ -38,14 +39,14 @@ class Bounds:
           hosts: where requests may go.
           resolve: looks names up.
         """
-        self.seconds = seconds
+        self.seconds = min(seconds, _LONGEST_S)
         self.reuses = False
         self.surplus = False
         self.hosts = hosts
         self._resolve = resolve
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
-        self._timer = threading.Timer(seconds, self._expire)
+        self._timer = threading.Timer(self.seconds, self._expire)
         self._timer.daemon = True
         self._ends_at = 0.0
 

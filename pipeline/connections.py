@@ -21,13 +21,16 @@ class _Bounded:
 
     response_class: Any = http_response.Response
     sock: Any
+    host: str
     _is_new = False
+    _judged: tuple[str, ...] = ()  # what the name stands for; nothing where a proxy looks it up
 
     def request(self, *arguments: Any, **options: Any) -> None:
         """Sends a request, over a connection that may be another exchange's."""
         bounds = bounds_lib.current()
         bounds.reuses = self.sock is not None and not self._is_new
-        if bounds.reuses:
+        if bounds.reuses:  # another exchange may have had another rule
+            bounds.hosts.check_addresses(self.host, self._judged)
             bounds.watch(self.sock)
         super().request(*arguments, **options)  # type: ignore[misc]
         self._is_new = False
@@ -59,13 +62,15 @@ class _Direct(_Bounded):
             made = socket.socket(family, kind, protocol)
             return _connected(made, address, bounds, self.timeout, self.socket_options)
 
-        return _first(bounds.addresses(self._dns_host, self.port, named=self.proxy is not None), dial)
+        is_proxy = self.proxy is not None
+        found = bounds.addresses(self._dns_host, self.port, named=is_proxy)
+        self._judged = () if is_proxy else _texts(found)
+        return _first(found, dial)
 
 
 class _ThroughSocks(_Bounded):
     """Through a SOCKS proxy, which looks the name up, or else gets the address that was judged."""
 
-    host: str
     port: int
     timeout: float | None
     socket_options: Any
@@ -74,7 +79,7 @@ class _ThroughSocks(_Bounded):
     def _dialled(self, bounds: bounds_lib.Bounds) -> socket.socket:
         options = self._socks_options
         version, rdns = options["socks_version"], options["rdns"]
-        host = self.host if rdns else self._judged(bounds, version)
+        host = self.host if rdns else self._looked_up(bounds, version)
 
         def dial(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
             made = socks.socksocket(family, kind, protocol)
@@ -83,12 +88,17 @@ class _ThroughSocks(_Bounded):
 
         return _first(bounds.addresses(options["proxy_host"], options["proxy_port"] or 1080, named=True), dial)
 
-    def _judged(self, bounds: bounds_lib.Bounds, version: int) -> str:
+    def _looked_up(self, bounds: bounds_lib.Bounds, version: int) -> str:
         found = bounds.addresses(self.host, self.port)
+        self._judged = _texts(found)
         four = [entry for entry in found if entry[0] == socket.AF_INET]
         if version == socks.PROXY_TYPE_SOCKS4 and not four:
             raise OSError("SOCKS 4 knows no IPv6")
         return str((four or found)[0][4][0])
+
+
+def _texts(found: list[tuple[Any, ...]]) -> tuple[str, ...]:
+    return tuple(str(entry[4][0]) for entry in found)
 
 
 def _first(found: list[tuple[Any, ...]], dial: Callable[..., socket.socket]) -> socket.socket:

@@ -1,10 +1,14 @@
 """Which hosts a request may go to, and that the address that was judged is the one that is connected to."""
 
 import socket
+import ssl
 import threading
 
 import pytest
+import trustme
 from media_server import serving
+from odd_http.cases import answer, fixed
+from odd_http.server import CLOSE, Server
 
 from mbt.pipeline import download, hosts
 from mbt.pipeline.bounds import Bounds
@@ -138,6 +142,21 @@ def test_a_name_is_asked_for_by_name_at_the_address_that_was_judged(server, tmp_
     assert server.hosts == [f"films.example:{server.server_port}"]
 
 
+@pytest.mark.parametrize(("name", "reason"), [("films.example", None), ("other.example", "tls")])
+def test_a_certificate_is_for_the_name_at_the_address_that_was_judged(tmp_path, monkeypatch, name, reason):
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("films.example").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+
+    def resolve(host, port, **_):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    with Server({"x": fixed(answer(), CLOSE)}, context) as tls:
+        found = failure_of(f"https://{name}:{tls.url.rpartition(':')[2]}/x", tmp_path, resolve, allow_private=True)
+        assert found == (reason and ("transient", reason))
+
+
 def test_a_resolver_that_never_answers_is_left(tmp_path):
     never = threading.Event()
     with Bounds(0.5, hosts.Hosts(), lambda *_, **__: never.wait()) as bounds, pytest.raises(FetchError) as caught:
@@ -163,6 +182,18 @@ def test_a_redirect_leads_into_a_private_network_only_to_a_host_that_was_named(s
         found = failure_of(url, tmp_path, **rule)
         assert found == (reason and ("transient", reason))
         assert len(other.requests) == (reason is None)
+
+
+def test_a_connection_that_was_kept_is_judged_by_the_rule_of_who_takes_it(server, tmp_path):
+    """A row may name the host, and the connection stays; the next row's server may not redirect there."""
+    with serving() as other:
+        other.files["x.mp4"] = b"x"
+        private = f"http://localhost:{other.server_port}/x.mp4"
+        assert failure_of(private, tmp_path, allow_private=True) is None
+        url = f"{server.url}/to/x?{private}"
+        assert failure_of(url, tmp_path, allow_private=True) == ("transient", "bad_redirect")
+        assert failure_of(private, tmp_path) == ("invalid", "private_host")
+        assert len(other.requests) == 1
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h", "socks4a"])

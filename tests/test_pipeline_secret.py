@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import google_crc32c
 import pytest
 from fake_youtube import FakeYouTube, Video
+from odd_http.cases import answer, fixed
+from odd_http.server import CLOSE, Server
 
 from mbt.pipeline import availability, ledger, proxies, secret
 
@@ -124,6 +127,35 @@ def test_what_goes_wrong_is_said_without_what_came(vault, tmp_path):
             (None, True),
             (None, None),
         )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        fixed(answer(body=b"<html>Please log in</html>"), CLOSE),
+        fixed(answer(body=b"[" * 100_000), CLOSE),
+        fixed(answer(body=b"5"), CLOSE),
+        fixed(answer(200, b"{}", Content_Encoding="gzip"), CLOSE),
+        fixed(b"not http", CLOSE),
+    ],
+)
+def test_a_page_in_place_of_secret_manager_is_one_line(monkeypatch, said):
+    with Server({"v1": said}) as server:
+        monkeypatch.setenv(secret.ENDPOINT_VARIABLE, server.url)
+        monkeypatch.setattr(secret, "_TIMEOUT_S", 5.0)
+        with pytest.raises(secret.SecretError, match="Secret Manager does not give it") as refused:
+            secret.read("sm://p/key")
+    assert "\n" not in str(refused.value) and "log in" not in str(refused.value)
+
+
+def test_a_secret_manager_that_trickles_is_left(monkeypatch):
+    with Server({"v1": fixed(b"HTTP/1.1 200 OK\r\nX-Slow: ", [b"x", 0.1])}) as server:
+        monkeypatch.setenv(secret.ENDPOINT_VARIABLE, server.url)
+        monkeypatch.setattr(secret, "_TIMEOUT_S", 2.0)
+        started = time.monotonic()
+        with pytest.raises(secret.SecretError, match="TimeoutError"):
+            secret.read("sm://p/key")
+        assert time.monotonic() - started < 2.2
 
 
 def test_workers_read_their_cookies_from_secret_manager(vault, make_media, tmp_path):
