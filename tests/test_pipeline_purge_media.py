@@ -31,6 +31,12 @@ FIRST = {name: 14 * place for place, name in enumerate(FILMS)}  # second of all 
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.startswith("/403/"):
+            self.send_error(403)
+        else:
+            super().do_GET()
+
     def log_message(self, *_):
         pass
 
@@ -105,7 +111,7 @@ def dataset(tmp_path, mbt_data, write_csv) -> Dataset:
 
 @pytest.fixture(scope="module")
 def two_clips(tmp_path_factory, mbt_data, write_csv, url) -> Path:
-    """Of each film a clip from 0 to 5 s and one from 6.5 to 11 s."""
+    """Of each film a clip from 0 to 5 s and one that begins later."""
     there = Dataset(tmp_path_factory.mktemp("two"), mbt_data, write_csv)
     rows = [
         row(url, name, f"{name}-{'next' if start else 0}", start, 5 if not start else 11)
@@ -217,6 +223,15 @@ def test_what_fetch_alone_brings_goes_too_and_a_build_fetches_it_again(two, url,
     check_nothing_left(ffmpeg_program, two.root, "one.mp4")
     assert two.build(late)["splits"]["train"]["records"] == 1
     check_nothing_left(ffmpeg_program, two.root, "one.mp4")
+
+
+def test_a_build_that_is_given_up_keeps_nothing_either(two, url, ffmpeg_program):
+    assert two.purge("one.mp4-0").returncode == 0
+    late = row(url, "one.mp4", "late", 11.5, 13)
+    two.build(late, row(url, "403/refused.mp4", "refused", 0, 1), status=1)
+    assert two.words()["late"]["signature"] == ledger.RELEASED
+    check_nothing_left(ffmpeg_program, two.root, "one.mp4")
+    assert not list((two.root / "tmp").rglob("*.mp4"))
 
 
 def test_media_that_do_not_hold_the_time_are_kept_as_ever(two, url):
