@@ -75,12 +75,15 @@ class Spans:
 
     def of(self, source: str) -> list[Span]:
         """Those of a source, however it is written."""
-        return self._by_source.get(identity(source), [])
+        return self._by_source.get(identity(source), []) if self._by_source else []
 
     def of_media(self, source: str, digest: str, media_start_us: int) -> list[Span]:
         """Those of a source, and of the same media under another name, in the times of this source."""
-        same = [_moved(span, media_start_us) for span in self._by_digest.get(digest, ())]
-        return [*self.of(source), *same]
+        return [*self.of(source), *self.of_digest(digest, media_start_us)]
+
+    def of_digest(self, digest: str, media_start_us: int) -> list[Span]:
+        """Those of which the media are the very same, in the times of a source of which these begin at that time."""
+        return [_moved(span, media_start_us) for span in self._by_digest.get(digest, ())]
 
 
 def _moved(span: Span, media_start_us: int) -> Span:

@@ -25,10 +25,18 @@ FILMS = {
     "whole.webm": ("-c:v", "libvpx", "-g", "9999", "-deadline", "realtime", "-c:a", "libopus"),
     "often.mp4": ("-c:v", "libx264", "-g", "25", "-preset", "ultrafast", "-c:a", "aac"),
 }
+# Where the other clip begins. A cut begins a second before it, and then at a key frame.
+NEXT = {"one.mp4": 6.5, "whole.webm": 6.5, "often.mp4": 8.5}
 FIRST = {name: 14 * place for place, name in enumerate(FILMS)}  # second of all films, each of which is 14 s long
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.startswith("/403/"):
+            self.send_error(403)
+        else:
+            super().do_GET()
+
     def log_message(self, *_):
         pass
 
@@ -103,9 +111,13 @@ def dataset(tmp_path, mbt_data, write_csv) -> Dataset:
 
 @pytest.fixture(scope="module")
 def two_clips(tmp_path_factory, mbt_data, write_csv, url) -> Path:
-    """Of each film a clip from 0 to 5 s and one from 6.5 to 11 s."""
+    """Of each film a clip from 0 to 5 s and one that begins later."""
     there = Dataset(tmp_path_factory.mktemp("two"), mbt_data, write_csv)
-    rows = [row(url, name, f"{name}-{start}", start, end) for name in FILMS for start, end in ((0, 5), (6.5, 11))]
+    rows = [
+        row(url, name, f"{name}-{'next' if start else 0}", start, 5 if not start else 11)
+        for name in FILMS
+        for start in (0, NEXT[name])
+    ]
     there.build(*rows)
     return there.folder
 
@@ -116,7 +128,7 @@ def two(two_clips, tmp_path, mbt_data, write_csv) -> Dataset:
 
 
 def both(url: str, name: str, **second) -> tuple[dict, dict]:
-    return row(url, name, f"{name}-0", 0, 5), row(url, name, f"{name}-6.5", 6.5, 11) | second
+    return row(url, name, f"{name}-0", 0, 5), row(url, name, f"{name}-next", NEXT[name], 11) | second
 
 
 def frames_of(film: str, start: float = 0, end: float = 5) -> set[int]:
@@ -145,7 +157,7 @@ def test_the_reader_reads(films, ffmpeg_program):
 def test_media_of_a_neighbour_that_hold_the_time_are_released(two, film, ffmpeg_program, tmp_path):
     """One key frame before both, and a film that is kept whole; where there is a key frame between them media stay."""
     before, words, files = two.payloads(), two.words(), two.stored()
-    neighbour = f"{film}-6.5"
+    neighbour = f"{film}-next"
     path = two.root / words[neighbour]["media"]
     holds = film != "often.mp4"
     shown, heard = purge_films.everything(ffmpeg_program, path.parent)
@@ -173,7 +185,7 @@ def test_of_several_films_at_once(two, ffmpeg_program):
     assert two.purge(*(f"{film}-0" for film in FILMS)).returncode == 0
     check_nothing_left(ffmpeg_program, two.root, *FILMS)
     shown, _ = purge_films.everything(ffmpeg_program, two.root)
-    assert all(shown >= frames_of(film, 6.6, 10.9) for film in FILMS)
+    assert all(shown >= frames_of(film, NEXT[film] + 0.1, 10.9) for film in FILMS)
 
 
 def test_a_whole_mp4_of_which_each_clip_was_fetched_alone(dataset, url, ffmpeg_program, tmp_path):
@@ -211,6 +223,15 @@ def test_what_fetch_alone_brings_goes_too_and_a_build_fetches_it_again(two, url,
     check_nothing_left(ffmpeg_program, two.root, "one.mp4")
     assert two.build(late)["splits"]["train"]["records"] == 1
     check_nothing_left(ffmpeg_program, two.root, "one.mp4")
+
+
+def test_a_build_that_is_given_up_keeps_nothing_either(two, url, ffmpeg_program):
+    assert two.purge("one.mp4-0").returncode == 0
+    late = row(url, "one.mp4", "late", 11.5, 13)
+    two.build(late, row(url, "403/refused.mp4", "refused", 0, 1), status=1)
+    assert two.words()["late"]["signature"] == ledger.RELEASED
+    check_nothing_left(ffmpeg_program, two.root, "one.mp4")
+    assert not list((two.root / "tmp").rglob("*.mp4"))
 
 
 def test_media_that_do_not_hold_the_time_are_kept_as_ever(two, url):
@@ -360,7 +381,7 @@ purge.purge(purge.PurgeOptions(root=sys.argv[1], clip_ids=frozenset({sys.argv[2]
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_the_same(two, ffmpeg_program, tmp_path):
     film, ends = "one.mp4", []
-    for moment in range(0, 60, 2):
+    for moment in range(0, 60, 4):
         root = Path(shutil.copytree(two.root, tmp_path / f"killed-{moment}"))
         words = [sys.executable, "-W", "ignore", "-c", _KILLED, root, f"{film}-0", str(moment)]
         status = subprocess.run([str(word) for word in words], check=False, capture_output=True).returncode
@@ -368,12 +389,12 @@ def test_killed_at_any_moment_it_ends_the_same(two, ffmpeg_program, tmp_path):
         done = two.run("purge", f"--output={root}", f"--clips={_ids(tmp_path, film)}", "--reason=r", "--yes")
         assert done.returncode == 0 and "none is left" in done.stdout, (moment, done.stdout)
         check_nothing_left(ffmpeg_program, root, film)
-        (neighbour,) = (word for word in ledger.state(str(root)).to_pylist() if word["clip_id"] == f"{film}-6.5")
+        (neighbour,) = (word for word in ledger.state(str(root)).to_pylist() if word["clip_id"] == f"{film}-next")
         assert neighbour["signature"] == ledger.RELEASED
         assert verify(VerifyOptions(root=str(root), snapshot=ALL)).problems == ()
         if status == 0:
             break
-    assert ends[-1] == 0 and len(ends) > 6 and set(ends[:-1]) == {-9}
+    assert ends[-1] == 0 and len(ends) > 5 and set(ends[:-1]) == {-9}
 
 
 def _ids(folder: Path, film: str) -> Path:

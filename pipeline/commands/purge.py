@@ -11,9 +11,10 @@ HELP = "remove named clips from media, shards, tables and reports of every snaps
 DESCRIPTION = """\
 Removes clips, such as those of a takedown request: their media, their records, their rows' contents, and reports that
 may show them, in every snapshot. Each snapshot that held one says so in its manifest (`amended`), with old and new
-digests; no other record changes by a byte. A tombstone with the reason keeps later builds from bringing a clip back.
-In the end all files below ROOT are searched for the clips' frames, spectrograms and media, and what was searched is
-printed.
+digests; no other record changes by a byte. Media of other clips that hold a part of their time go too, and are fetched
+again when they are needed. A tombstone with the reason keeps later builds from bringing a clip back, also under another
+id. In the end all files below ROOT are searched for the clips' frames, spectrograms and media, stored media are decoded
+and compared, and what was searched is printed.
 
 Without --yes it only says what it would do. Killed in the middle, it is run again and does the rest. A training run
 that reads an old shard of such a snapshot fails; it goes on after a restart.

@@ -143,13 +143,12 @@ class Finder:
     def _spans_of(self, clip_ids: Iterable[str], attempts: pa.Table) -> tombstones.Spans:
         """The clips' times, also of other sources that gave the very same media."""
         spans = {span for clip_id in clip_ids for span in self.spans.get(clip_id, ())}
-        of_digest = {span.digest: span for span in spans if span.digest}
-        same = attempts.filter(pc.is_in(attempts["digest"], pa.array(sorted(of_digest), pa.string()))).to_pylist()
+        digests = pa.array(sorted({span.digest for span in spans} - {""}), pa.string())
+        same = attempts.filter(pc.is_in(attempts["digest"], digests)).to_pylist()
+        known = tombstones.Spans(spans)
         for row in same:
-            like = of_digest[row["digest"]]
-            by_us = row["media_start_us"] - like.media_start_us
-            times = {"start_us": like.start_us + by_us, "end_us": like.end_us + by_us}
-            spans.add(dataclasses.replace(like, source=row["source"], media_start_us=row["media_start_us"], **times))
+            there = known.of_digest(row["digest"], row["media_start_us"])
+            spans |= {dataclasses.replace(span, source=row["source"]) for span in there}
         return tombstones.Spans(spans)
 
     def _holds(self, manifest: Manifest, rows: list[dict]) -> bool:

@@ -26,6 +26,7 @@ _SAME = 4.0  # mean square difference of grey levels
 _FLAT = 16.0  # variance of a picture that shows nothing
 _STILL = FRAME_RATE_HZ // 5  # frames of a clip that look the same: more are a still
 _SAME_SOUND = 0.97  # cosine
+_LOUDNESS = 0.4  # power of a band to this: what a codec adds stays small beside what is heard
 _QUIET = 64.0  # mean square of samples
 _TIME_LIMIT_S = 3600.0
 _BYTE_LIMIT = 1 << 30  # decoded: 9 hours of sound, or 46 of pictures
@@ -170,11 +171,10 @@ def _spectra(sound: np.ndarray, step: int) -> np.ndarray:
 
 
 def _of_windows(windows: np.ndarray) -> np.ndarray:
-    power = np.abs(np.fft.rfft(windows * np.hanning(_TENTH), axis=1))[:, 1:]
+    power = np.abs(np.fft.rfft(windows * np.hanning(_TENTH), axis=1))[:, 1:] ** 2
     edges = np.unique(np.geomspace(1, power.shape[1], _BANDS + 1).astype(int))
     bands = np.zeros((len(windows), _BANDS), np.float32)
-    bands[:, : len(edges) - 1] = np.log1p(np.add.reduceat(power, edges[:-1] - 1, axis=1))
-    bands -= bands.mean(axis=1, keepdims=True)
+    bands[:, : len(edges) - 1] = np.add.reduceat(power, edges[:-1] - 1, axis=1) ** _LOUDNESS
     loud = (windows**2).mean(axis=1) > _QUIET
     return np.where(loud[:, None], bands / (np.linalg.norm(bands, axis=1, keepdims=True) + 1e-6), 0)
 
