@@ -27,7 +27,7 @@ except ImportError as missing:
 endef
 export CHECK_PYTHON
 
-.PHONY: help demo test lint bench soak browser engines lock clean
+.PHONY: help demo test lint bench campaign soak browser engines lock clean
 
 help: ## list these targets
 	@echo "mbt-flax: each target makes .venv first, where it is missing or out of date."
@@ -47,6 +47,9 @@ lint: $(READY) .types/mbt ## ruff and mypy
 
 bench: $(READY) ## each script of benchmarks/ in turn
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; .venv/bin/python $$script; done
+
+campaign: $(READY) ## each script of tests/campaigns/ in turn: thousands of bad files, disks, servers; takes hours
+	@set -e; for script in $(sort $(wildcard tests/campaigns/*.py)); do echo "== $$script"; .venv/bin/python $$script $(ARGS); done
 
 soak: $(READY) ## 2,000 and 20,000 clips built: do time per clip and memory grow? takes ten minutes
 	@.venv/bin/python benchmarks/soak.py

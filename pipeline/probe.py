@@ -5,6 +5,7 @@ when the shard is made, but to thumbnails: a quarter of the time of a record.
 """
 
 import dataclasses
+import os
 import re
 
 from mbt.pipeline import ffmpeg
@@ -25,6 +26,7 @@ from mbt.pipeline.decode import (
 
 _THUMBNAIL = 8  # pixels a side: the cheapest picture that proves that there is one
 _MARGIN_US = MICROSECONDS  # kept around a cut, so that decoders warm up on the same packets as in the whole file
+_CUT_SLACK_BYTES = 1 << 20
 _HEAD = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-filter_threads", "1"]
 _INPUT = ["-threads", "1", "-protocol_whitelist", "file,pipe", "-format_whitelist", ",".join(DEMUXERS)]
 # The same limits as in decoding, so that both say the same of a file.
@@ -117,7 +119,9 @@ def cut(path: str, start_us: int, end_us: int, target: str, program: str) -> int
     first_us = max(0, start_us - _MARGIN_US)
     copy = ["-map", "0:V:0", "-map", "0:a:0", "-c", "copy", "-copyts", "-avoid_negative_ts", "disabled"]
     plain = ["-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact", "-f", "mp4", "-y"]
-    words = [*_HEAD, *_INPUT, *input_span(path, first_us, end_us + _MARGIN_US - first_us), *copy, *plain]
+    # A table can name the same packets again and again: what comes out larger than its source is no cut.
+    most = ["-fs", str(2 * os.path.getsize(path) + _CUT_SLACK_BYTES)]
+    words = [*_HEAD, *_INPUT, *input_span(path, first_us, end_us + _MARGIN_US - first_us), *copy, *most, *plain]
     escaped = "file:" + target.replace("{", "{{").replace("}", "}}")
     result = ffmpeg.run(program, [*words, escaped], outputs=0, byte_limit=0, time_limit_s=TIME_LIMIT_S)
     if result.returncode != 0:
