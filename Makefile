@@ -56,7 +56,7 @@ soak: $(READY) ## 2,000 and 20,000 clips built: do time per clip and memory grow
 	@.venv/bin/python benchmarks/soak.py
 
 campaign: $(READY) ## the long campaigns, whole: films, hostile files, servers, disks (as root); an hour or two (CAMPAIGN=disks: one)
-	@set -e; for name in $(CAMPAIGN); do echo "== $$name"; .venv/bin/python tests/campaigns/$$name.py; done
+	@set -e; for name in $(CAMPAIGN); do echo "== $$name"; .venv/bin/python tests/campaigns/$$name.py $(ARGS); done
 
 browser: ## Chromium, in which the report is looked at; by apt, where it is missing
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \

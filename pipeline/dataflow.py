@@ -38,7 +38,7 @@ FETCH, BUILD = "fetch", "build"
 # see each other's locks.
 _ONE_PROCESS = "no_use_multiple_sdk_containers"
 _PROCESS_PER_CPU = "use_multiple_sdk_containers"
-# Of a worker: one ffmpeg at its limit of 3 GiB, Python, and yt-dlp's processes. Said of the whole job, not of the steps
+# Of a worker: one ffmpeg at its limit of 2 GiB, Python, and yt-dlp's processes. Said of the whole job, not of the steps
 # that need it: these would get workers of their own, beside those of the other steps.
 _MIN_RAM = "min_ram=4GB"
 _MIN_RAM_NAMES = ("min_ram", "minRam")  # Beam knows both

@@ -1,10 +1,13 @@
 """Whether JPEGs decode, many at a time."""
 
+import functools
 import re
 import tempfile
 from collections.abc import Sequence
 
-from mbt.pipeline import ffmpeg, leftovers
+from mbt.pipeline import attempts, ffmpeg, leftovers
+from mbt.pipeline.decode import UnusableError
+from mbt.pipeline.errors import WorkerTroubleError
 
 _TIME_LIMIT_S = 300.0
 _BYTE_LIMIT = 1 << 24  # of ffmpeg's account of its progress
@@ -28,9 +31,16 @@ def _decode(frames: Sequence[bytes], program: str) -> bool:
     with tempfile.NamedTemporaryFile(prefix=leftovers.prefix("jpegs"), suffix=".mjpeg") as file:
         file.writelines(frames)
         file.flush()
-        result = ffmpeg.run(
-            program, _arguments(file.name), outputs=1, byte_limit=_BYTE_LIMIT, time_limit_s=_TIME_LIMIT_S
+        words = _arguments(file.name)
+        run = functools.partial(
+            ffmpeg.run, program, words, outputs=1, byte_limit=_BYTE_LIMIT, time_limit_s=_TIME_LIMIT_S
         )
+        try:
+            result = attempts.tried(run)
+        except UnusableError:  # the decoder crashes on them
+            return False
+        except attempts.PassingError as error:
+            raise WorkerTroubleError(f"frames of a record: {error}") from error
     counts = _FRAMES.findall(bytes(result.outputs[0]))
     return result.returncode == 0 and not result.log.strip() and bool(counts) and int(counts[-1]) == len(frames)
 

@@ -5,6 +5,7 @@ when the shard is made, but to thumbnails: a quarter of the time of a record.
 """
 
 import dataclasses
+import os
 import time
 
 from mbt.pipeline import ffmpeg, passes, streams, timeline
@@ -13,6 +14,7 @@ from mbt.pipeline.passes import Span
 from mbt.schemas.clip import MICROSECONDS
 
 _MARGIN_US = MICROSECONDS  # kept around a cut, so that decoders warm up on the same packets as in the whole file
+_CUT_SLACK_BYTES = 1 << 20
 _HEAD = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info"]
 _INPUT = ["-protocol_whitelist", passes.PROTOCOLS, "-format_whitelist", ",".join(passes.DEMUXERS)]
 
@@ -84,9 +86,11 @@ def cut(path: str, start_us: int, end_us: int, target: str, program: str) -> int
     first_us = max(0, start_us - _MARGIN_US)
     copy = ["-map", "0:V:0", "-map", "0:a:0", "-c", "copy", "-copyts", "-avoid_negative_ts", "disabled"]
     plain = ["-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact", "-f", "mp4", "-y"]
+    # A table can name the same packets again and again: what comes out larger than its source is no cut.
+    most = ["-fs", str(2 * os.path.getsize(path) + _CUT_SLACK_BYTES)]
     span = ["-ss", passes.seconds(first_us)] if first_us else []
     span += ["-t", passes.seconds(end_us + _MARGIN_US - first_us), "-i", passes.source(path)]
-    words = [*_HEAD, *_INPUT, *span, *copy, *plain, passes.source(target)]
+    words = [*_HEAD, *_INPUT, *span, *copy, *most, *plain, passes.source(target)]
     result = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=TIME_LIMIT_S)
     if result.returncode != 0:
         return None

@@ -18,6 +18,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from media_server import serving
 
 from mbt.pipeline import ffmpeg, plan
 from mbt.schemas import index as shard_index
@@ -226,16 +227,72 @@ def test_a_decode_that_times_out_once_is_tried_again(own_copy, mbt_data, built):
     assert digests(folder / "out") == digests(built)
 
 
-def test_a_decode_that_always_times_out_publishes_no_snapshot(own_copy, mbt_data, built):
+@pytest.mark.parametrize("text", ["exec sleep 600", "while :; do :; done"])
+def test_a_clip_that_is_too_slow_is_left_out_and_tried_again_by_the_next_run(own_copy, mbt_data, built, text):
+    """No shard's name ever has two contents: without the clip its shard has another one."""
     folder, media = own_copy
     shutil.rmtree(folder / "out")
-    program = wrapper(folder / "ffmpeg", 'case "$*" in *2.mp4*) exec sleep 600;; esac\nexec "$FFMPEG" "$@"')
+    program = wrapper(folder / "ffmpeg", f'case "$*" in *2.mp4*) {text};; esac\nexec "$FFMPEG" "$@"')
     done = build(mbt_data, folder, media, f"--ffmpeg={program}", "--clip_time_limit=1")
+    assert done.returncode == 0, done.stderr
+    rows = clip_rows(folder / "out")
+    assert (rows["clip-2"]["outcome"], rows["clip-2"]["reason"]) == ("transient", "too_slow")
+    assert {row["outcome"] for clip, row in rows.items() if clip != "clip-2"} == {"ok"}
+    without, whole = digests(folder / "out"), digests(built)
+    assert len(without) == len(whole) and len(set(without.items()) - set(whole.items())) == 2  # a shard, its index
+    assert not set(without) - set(whole) & set(whole)
+    before = newest(folder / "out").snapshot
+    assert build(mbt_data, folder, media).returncode == 0
+    assert newest(folder / "out").snapshot != before and clip_rows(folder / "out")["clip-2"]["outcome"] == "ok"
+    assert set(digests(folder / "out").items()) == set(whole.items()) | set(without.items())
+
+
+def test_the_media_of_a_clip_that_is_left_out_are_kept(mbt_data, write_csv, clip_folder, tmp_path):
+    with serving() as server:
+        for number in range(3):
+            server.files[f"{number}.mp4"] = (clip_folder / f"{number}.mp4").read_bytes()
+        rows = [{"video_path": f"{server.url}/{n}.mp4", "start": 0, "end": 1, "label": "a", "id": n} for n in range(3)]
+        write_csv(tmp_path / "clips.csv", rows)
+        assert mbt_data("fetch", f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out").returncode == 0
+    (kept,) = [
+        path for path in (tmp_path / "out" / "media").rglob("*.mp4") if path.read_bytes() == server.files["1.mp4"]
+    ]
+    slow = f'case "$*" in *{kept.name}*) while :; do :; done;; esac'
+    program = wrapper(tmp_path / "ffmpeg", f'{slow}\nexec "$FFMPEG" "$@"')
+    words = (f"--ffmpeg={program}", "--clip_time_limit=1", "--keep_media=no")
+    done = build(mbt_data, tmp_path, clip_folder, *words)
+    assert done.returncode == 0, done.stderr
+    assert [path for path in (tmp_path / "out" / "media").rglob("*") if path.is_file()] == [kept]
+    done = build(mbt_data, tmp_path, clip_folder)  # nobody is asked again: the server is gone
+    assert done.returncode == 0, done.stderr
+    assert {row["outcome"] for row in clip_rows(tmp_path / "out").values()} == {"ok"}
+
+
+def test_a_decoder_that_is_killed_each_time_publishes_no_snapshot(own_copy, mbt_data, built):
+    folder, media = own_copy
+    shutil.rmtree(folder / "out")
+    program = wrapper(folder / "ffmpeg", 'case "$*" in *2.mp4*) kill -9 $$;; esac\nexec "$FFMPEG" "$@"')
+    done = build(mbt_data, folder, media, f"--ffmpeg={program}")
     assert done.returncode == 1 and "clip-2" in done.stderr and "run the same command again" in done.stderr
     assert not (folder / "out" / "snapshots").exists()
     assert set(digests(folder / "out").items()) < set(digests(built).items())
     assert build(mbt_data, folder, media).returncode == 0
     assert digests(folder / "out") == digests(built)
+
+
+def test_an_interrupt_while_modules_load_is_said_in_one_line(tmp_path):
+    """A module that is half loaded when the signal comes has none of its functions yet."""
+    code = (
+        "import os, signal, sys, types\n"
+        "from mbt.pipeline import main\n"
+        "sys.modules['mbt.pipeline.dataflow'] = types.ModuleType('mbt.pipeline.dataflow')\n"
+        "sys.modules['mbt.pipeline.writer'] = types.ModuleType('mbt.pipeline.writer')\n"
+        "signal.signal(signal.SIGINT, main._end_at_once)\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 130
+    assert done.stderr.strip() == "mbt-data: interrupted; the same command goes on from here"
 
 
 def test_every_bad_input_has_a_reason_and_the_rest_is_built(mbt_data, write_csv, make_media, clip_folder, tmp_path):

@@ -10,6 +10,7 @@ import time
 import zlib
 from pathlib import Path
 
+import hostile_media
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ import pytest
 from command_server import Running
 from media_server import PRIVATE, serving
 
-from mbt.pipeline import breaker, copies, ledger, media, storms
+from mbt.pipeline import breaker, copies, ffmpeg, ledger, media, storms
 from mbt.schemas.clip import Outcome
 
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
@@ -535,6 +536,39 @@ def test_few_clips_that_are_all_refused_are_not_published(clips, mbt_data, tmp_p
     assert done.returncode == 1 and "train would lack 3 of 3 clips" in done.stderr, done.stderr
     assert "http_429" in done.stderr and "--sleep, --cookies and --proxies help" in done.stderr
     assert not (tmp_path / "out" / "snapshots").exists()
+
+
+def test_the_probe_and_the_build_say_the_same_of_media_that_want_too_much(
+    server, clips, mbt_data, ffmpeg_program, tmp_path
+):
+    """And a tag or a name that speaks of memory costs no clip, nor does one clip cost another of its source."""
+    (tmp_path / "made").mkdir()
+    made = hostile_media.blockers(ffmpeg_program, tmp_path / "made", slow=False)
+    for name in ("title.mp4", "stts.mp4"):
+        server.files[name] = made[name]
+    clips(["title.mp4", "stts.mp4"])
+    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    expected = {"title.mp4": ("ok", ""), "stts.mp4": ("unusable", "too_much_memory")}
+    assert outcomes(tmp_path / "out") == expected
+    done = mbt_data("build", *words(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (table,) = (tmp_path / "out" / "snapshots").glob("*/clips.parquet")
+    rows = pq.read_table(table).to_pylist()
+    assert {row["id"]: (row["outcome"], row["reason"]) for row in rows} == expected
+
+
+def test_a_clip_that_cannot_be_probed_here_costs_no_other_of_its_source(server, clips, mbt_data, tmp_path):
+    """The decoder is killed on the span from 0.5 s on; the server is not blamed."""
+    clips(["0.mp4"])
+    with open(tmp_path / "clips.csv", "a", encoding="utf-8") as file:
+        file.write(f"{server.url}/0.mp4,0.5,1,a,late\n")
+    program = tmp_path / "ffmpeg"
+    real = ffmpeg.executable()
+    program.write_text(f'#!/bin/sh\ncase "$*" in *"-ss 0.500000"*) kill -9 $$;; esac\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    assert mbt_data("fetch", *words(tmp_path, f"--ffmpeg={program}")).returncode == 0
+    found = outcomes(tmp_path / "out")
+    assert found == {"0.mp4": ("ok", ""), "late": ("transient", "probe_failed")}
 
 
 def test_devices_and_pipes_are_no_media(mbt_data, write_csv, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -409,3 +410,21 @@ def test_a_snapshot_that_is_not_there_is_refused(root):
     shutil.rmtree(root / "snapshots")
     with pytest.raises(RefusedError, match="no snapshot"):
         check(root)
+
+
+@pytest.mark.parametrize("kind", ["index_path", "path"])
+def test_a_pipe_in_the_place_of_a_file_is_a_problem(root, kind):
+    path = root / getattr(biggest(root), kind)
+    path.unlink()
+    os.mkfifo(path)
+    assert "it is a folder, a pipe or a device" in {problem.detail for problem in check(root, media=False).problems}
+
+
+def test_a_decoder_that_is_killed_says_nothing_of_the_dataset(root, mbt_data, tmp_path):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    done = mbt_data("verify", f"--output={root}", f"--ffmpeg={program}")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("mbt-data: ")]
+    assert "signal 9" in line and "run it again" in line
