@@ -278,6 +278,7 @@ class Fetcher:
             if not media.is_whole(path, digest):
                 storage.delete(path)
                 return None
+            storage.flush_folder(os.path.dirname(path))  # which the run that was killed may not have come to
             start_us = media.start_of(path)
             if self._holds_purged(path, self.purged.of_media(row["source"], digest, start_us), start_us):
                 storage.delete(path)  # stored before the purge, by a run that was killed
