@@ -10,6 +10,7 @@ ARGS ?=
 PACKAGES := mbt.schemas mbt.pipeline mbt.model mbt.train
 # jpeg_quality.py chose a constant once, and soak.py takes ten minutes: they are run by hand.
 BENCHMARKS := $(filter-out benchmarks/jpeg_quality.py benchmarks/soak.py,$(sort $(wildcard benchmarks/*.py)))
+CAMPAIGNS := $(sort $(wildcard tests/campaigns/*.py))
 UV := .venv/bin/uv pip
 UV_STAMP := .venv/.uv-$(UV_VERSION)
 READY := .venv/.ready
@@ -27,17 +28,20 @@ except ImportError as missing:
 endef
 export CHECK_PYTHON
 
-.PHONY: help demo test lint bench soak browser engines lock clean
+.PHONY: help demo test campaign lint bench soak browser engines lock clean
 
 help: ## list these targets
 	@echo "mbt-flax: each target makes .venv first, where it is missing or out of date."
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## clips, records, three trained models, a table and a picture (make demo CSV=my.csv: on your own clips)
 	@.venv/bin/python demo/run.py $(if $(CSV),--annotations='$(CSV)') $(if $(MEDIA_ROOT),--media_root='$(MEDIA_ROOT)')
 
 test: $(READY) ## the tests; with CI=true the slow ones too, and those on other engines
 	@.venv/bin/python -m pytest -n 2 --dist worksteal -q $(if $(CI),,-m "not slow and not engines") $(ARGS)
+
+campaign: $(READY) ## each script of tests/campaigns/ in turn, whole (make campaign ARGS=--share=0.1: a tenth)
+	@set -e; for script in $(CAMPAIGNS); do echo "== $$script"; nice .venv/bin/python $$script $(ARGS); done
 
 lint: $(READY) .types/mbt ## ruff and mypy
 	@.venv/bin/ruff check .

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from films import make, plan, truth, ways
+from films import make, plan, truth, ways, whole
 from films.verdict import Kind, judge
 from media_server import serving
 
@@ -26,7 +26,7 @@ from mbt.pipeline import ffmpeg
 SPANS = 2_000
 SPANS_OF_A_FILM = 8
 MOST_OFF = 0.002
-_OFF = (Kind.WRONG, Kind.LOST, Kind.REFUSED)
+OFF = (Kind.WRONG, Kind.LOST, Kind.REFUSED)
 
 
 class Row(NamedTuple):
@@ -47,7 +47,7 @@ def run(seed: int) -> list[Row]:
         try:
             path = make.make(film, at, program)
             told = truth.read(path, program)
-        except (subprocess.CalledProcessError, truth.NoTruthError):
+        except (subprocess.CalledProcessError, whole.NothingToReadError):
             return []
         spans = plan.spans(film, told.end_s, SPANS_OF_A_FILM)
         in_place, away = spans[: SPANS_OF_A_FILM // 2], spans[SPANS_OF_A_FILM // 2 :]
@@ -97,11 +97,11 @@ def main() -> int:
     found = []
     for row in rows(round(SPANS * flags.share), flags.processes, flags.seed):
         found.append(row)
-        if row.kind in _OFF:
+        if row.kind in OFF:
             start_s, end_s = (time_us / 1e6 for time_us in row.span)
             print(f"{row.film.name} [{start_s}, {end_s}) {row.way}: {row.kind}: {row.detail}; {row.film}", flush=True)
     print(f"\n{table(found)}")
-    off = sum(row.kind in _OFF for row in found)
+    off = sum(row.kind in OFF for row in found)
     silent = sum(row.kind == Kind.WRONG for row in found)
     print(f"\n{off} of {len(found)} off ({off / len(found):.2%}), {silent} silently")
     return int(silent > 0 or off > MOST_OFF * len(found))

@@ -1,10 +1,14 @@
 """The plan of a film to a file, by the embedded ffmpeg."""
 
 import functools
+import io
 import os
 import subprocess
 import wave
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from films import marks
 from films.plan import Film
@@ -106,9 +110,7 @@ def _numbered(first: int) -> bytes:
     return b"".join(marks.cells(number).tobytes() for number in range(first, first + 16 * 61))
 
 
-def _wave(samples, rate: int) -> bytes:
-    import io
-
+def _wave(samples: np.ndarray, rate: int) -> bytes:
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setparams((1, 2, rate, 0, "NONE", ""))
@@ -116,7 +118,7 @@ def _wave(samples, rate: int) -> bytes:
     return file.getvalue()
 
 
-def _write(path: Path, content) -> None:
+def _write(path: Path, content: Callable[[], bytes]) -> None:
     if not path.exists():
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_bytes(content())

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from films import marks
-from films.truth import GRID_S, SAMPLE_RATE_HZ, Truth
+from films.truth import GRID_S, Truth
+from films.whole import SAMPLE_RATE_HZ
 from mbt.pipeline.decode import Decoded, UnusableError
 
 FRAME_RATE_HZ = 25
