@@ -39,14 +39,17 @@ PROTOCOLS = "file,pipe"
 # of this choice is in microseconds, whatever the container's ticks are; one of them less than half, so that of two
 # pictures that are equally near the earlier one is taken.
 _SWITCH_US = MICROSECONDS // FRAME_RATE_HZ // 2 - 1
-NEAREST = f"settb=1/{MICROSECONDS},setpts=PTS-min((PTS-PREV_INPTS)/2\\,{_SWITCH_US})"
-HOLES = "async=1:min_hard_comp=0.01"  # a hole in the sound of 10 ms or more is silence; smaller ones are jitter
+_START_US, _START, _END, _FRAMES = "<start_us>", "<start>", "<end>", "<frames>"  # where `arguments` puts a span's own
+_NEAREST = f"settb=1/{MICROSECONDS},setpts=PTS-{_START_US}-min((PTS-PREV_INPTS)/2\\,{_SWITCH_US})"
+_AT_25 = f"fps={FRAME_RATE_HZ}:start_time=0:round=up,trim=end_frame={_FRAMES}"
+# A hole in the sound of 10 ms or more becomes silence; smaller ones are jitter.
+_RESAMPLED = f"atrim=start={_START}:end={_END},aresample={SAMPLE_RATE_HZ}:async=1:min_hard_comp=0.01"
 
 THUMBNAIL = 8  # pixels a side: the cheapest picture that proves that there is one
 _THUMBNAILS = f"scale={THUMBNAIL}:{THUMBNAIL}:flags=neighbor,format=gray"
 _PICTURE_STATS = "{{ptsi}} {{tbi}} {{ni}}"
 _SOUND_STATS = "{{pts}} {{samp}} {{ni}}"
-_UNKNOWN = (1 << 64) - 1  # for the number of a frame
+_NO_NUMBER, _NO_TIME = (1 << 64) - 1, -1 << 63  # of a frame, where ffmpeg knows none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,7 @@ class Pass:
       log: ffmpeg's, without the file's name.
       streams: what ffmpeg says of the input; None where it could not open it.
       frames: the bytes of all frames.
-      first_picture_us: time of the source picture of frame 0; None where there is none.
+      first_picture_us: time of the source picture of frame 0; None where there is none, or it has no time of its own.
       follows: whether a picture was decoded before that.
       sounds: in the order in which they were wanted.
     """
@@ -137,7 +140,7 @@ class Pass:
     def reaches_start(self) -> bool:
         """Whether nothing that comes before what was decoded could belong to the span."""
         first_us = self.first_picture_us
-        pictures_do = first_us is not None and (first_us <= 0 or self.follows)
+        pictures_do = self.follows or (first_us is not None and first_us <= 0)
         sounds_do = all(heard.first_us is not None and (heard.first_us <= 0 or heard.follows) for heard in self.sounds)
         return pictures_do and sounds_do
 
@@ -162,7 +165,7 @@ def run(span: Span, seek_us: int, wanted: Wanted, program: str, deadline: float)
         raise UnusableError("too_many_bytes", f"over {MAX_CLIP_BYTES >> 20} MiB when decoded") from error
     outputs = list(result.outputs)
     frames, picture_stats = (outputs.pop(0), outputs.pop(0)) if wanted.pictures is not None else (bytearray(), b"")
-    first_picture_us, follows = _first_picture(bytes(picture_stats))
+    first_picture_us, follows = _first_picture(bytes(picture_stats), span)
     log = result.log.replace(span.path, "FILE")  # a file's name must not pass for a complaint
     return Pass(
         returncode=result.returncode,
@@ -171,20 +174,30 @@ def run(span: Span, seek_us: int, wanted: Wanted, program: str, deadline: float)
         frames=frames,
         first_picture_us=first_picture_us,
         follows=follows,
-        sounds=tuple(
-            _heard(pcm, bytes(stats), span.duration_us) for pcm, stats in zip(outputs[::2], outputs[1::2], strict=True)
-        ),
+        sounds=tuple(_heard(pcm, bytes(stats), span) for pcm, stats in zip(outputs[::2], outputs[1::2], strict=True)),
     )
 
 
 def arguments(span: Span, seek_us: int, wanted: Wanted) -> list[str]:
     """ffmpeg's command line for a pass. `{0}` receives frames and `{1}` their times, then come the sounds in pairs."""
-    head, tail = _words(wanted, span.duration_us)
-    # Time 0 is the start of the span, wherever the pass begins to read.
-    place = ["-ss", seconds(seek_us)] if seek_us else []
-    if seek_us != span.start_us:
-        place += ["-itsoffset", f"-{seconds(span.start_us - seek_us)}"]
-    return [*head, *place, "-i", source(span.path), *tail]
+    head, tail = _words(wanted)
+    end_us = span.start_us + span.duration_us
+    own = {
+        _START_US: str(span.start_us),
+        _START: seconds(span.start_us),
+        _END: seconds(end_us),
+        _FRAMES: str(num_frames(span.duration_us)),
+    }
+    # The clock is the file's, its zero the earliest timestamp. What is read from the beginning may be set right where
+    # the clock starts again; after a seek that would take the seek itself for a fault.
+    place = ["-copyts", "-start_at_zero", "-ss", seconds(seek_us)] if seek_us else []
+    return [*head, *place, "-i", source(span.path), *(_filled(word, own) for word in tail)]
+
+
+def _filled(word: str, own: dict[str, str]) -> str:
+    for mark, text in own.items() if "<" in word else ():
+        word = word.replace(mark, text)
+    return word
 
 
 def source(path: str) -> str:
@@ -203,8 +216,8 @@ def opening() -> dict[str, object]:
     }
 
 
-@functools.lru_cache(maxsize=256)
-def _words(wanted: Wanted, duration_us: int) -> tuple[list[str], list[str]]:
+@functools.lru_cache(maxsize=64)
+def _words(wanted: Wanted) -> tuple[list[str], list[str]]:
     """The arguments before and after the input's own: building them takes as long as a hundred frames."""
     options = opening() | {"noaccurate_seek": None, "reinit_filter:v": 0}
     if wanted.pictures is not None and wanted.pictures.decoder is not None:
@@ -212,19 +225,18 @@ def _words(wanted: Wanted, duration_us: int) -> tuple[list[str], list[str]]:
     media = ffmpeg.input("MEDIA", **options)
     outputs = []
     if wanted.pictures is not None:
-        outputs.append(_picture_output(media, wanted, duration_us))
-    outputs += [_sound_output(media, sound, len(outputs) + n, duration_us) for n, sound in enumerate(wanted.sounds)]
+        outputs.append(_picture_output(media, wanted))
+    outputs += [_sound_output(media, sound, len(outputs) + n) for n, sound in enumerate(wanted.sounds)]
     words = (ffmpeg.merge_outputs(*outputs) if len(outputs) > 1 else outputs[0]).get_args()
     cut = words.index("-i")
     quiet = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-cpuflags", process.CPU_FLAGS]
     return [*quiet, "-filter_threads", "1", *words[:cut]], words[cut + 2 :]
 
 
-def _picture_output(media, wanted: Wanted, duration_us: int):
+def _picture_output(media, wanted: Wanted):
     assert wanted.pictures is not None
-    at_25 = f"fps={FRAME_RATE_HZ}:start_time=0:round=up,trim=end_frame={num_frames(duration_us)}"
     chosen = _THUMBNAILS if wanted.thumbnails else wanted.pictures.chosen
-    chain = ",".join(filter(None, (wanted.pictures.each, NEAREST, at_25, chosen)))
+    chain = ",".join(filter(None, (wanted.pictures.each, _NEAREST, _AT_25, chosen)))
     form = {"f": "rawvideo"} if wanted.thumbnails else {"f": "image2pipe", "vcodec": "mjpeg", "q:v": JPEG_QSCALE}
     stats = {"stats_enc_pre:v": "{1}", "stats_enc_pre_fmt:v": _PICTURE_STATS}
     which = {"map": f"0:{wanted.video}"} if wanted.video is not None else {"an": None, "sn": None, "dn": None}
@@ -232,38 +244,38 @@ def _picture_output(media, wanted: Wanted, duration_us: int):
     return media.output("{0}", vf=chain, **form, **stats, **which, **exact)
 
 
-def _sound_output(media, sound: Sound, number: int, duration_us: int):
-    end = seconds(duration_us)
+def _sound_output(media, sound: Sound, number: int):
     mixed = ":channel_layouts=mono" if sound.channels == 1 else ""
-    resampled = f"atrim=start=0:end={end},aresample={SAMPLE_RATE_HZ}:{HOLES},aformat=sample_fmts=s16{mixed}"
-    chain = ",".join(filter(None, (sound.first, resampled)))
+    chain = ",".join(filter(None, (sound.first, _RESAMPLED, f"aformat=sample_fmts=s16{mixed}")))
     stats = {"stats_enc_pre:a": f"{{{2 * number + 1}}}", "stats_enc_pre_fmt:a": _SOUND_STATS}
     which = {"map": f"0:{sound.index}"} if sound.index is not None else {"vn": None, "sn": None, "dn": None}
     exact = {"flags:a": "+bitexact", "map_metadata": -1}
     return media.output(f"{{{2 * number}}}", af=chain, f="s16le", acodec="pcm_s16le", **stats, **which, **exact)
 
 
-def _first_picture(stats: bytes) -> tuple[int | None, bool]:
+def _first_picture(stats: bytes, span: Span) -> tuple[int | None, bool]:
     line = stats.partition(b"\n")[0].split()
     if len(line) != 3:
         return None, False
     numerator, _, denominator = line[1].partition(b"/")
-    time_us = int(line[0]) * MICROSECONDS * int(numerator) // max(1, int(denominator))
-    return time_us, int(line[2]) > 0
+    if int(line[0]) == _NO_TIME or not int(denominator):
+        return None, int(line[2]) > 0
+    return int(line[0]) * MICROSECONDS * int(numerator) // int(denominator) - span.start_us, int(line[2]) > 0
 
 
-def _heard(pcm: bytes | bytearray, stats: bytes, duration_us: int) -> Heard:
+def _heard(pcm: bytes | bytearray, stats: bytes, span: Span) -> Heard:
     words = [int(word) for word in stats.split()]
-    times, lengths = np.array(words[::3], np.int64), np.array(words[1::3], np.int64)
+    times = np.array(words[::3], np.int64) - (span.start_us * SAMPLE_RATE_HZ + MICROSECONDS // 2) // MICROSECONDS
+    lengths = np.array(words[1::3], np.int64)
     if not (total := int(lengths.sum())):
         return Heard(pcm=np.zeros(0, np.int16), first_us=None, follows=False)
     channels = max(1, len(pcm) // 2 // total)
     samples = np.frombuffer(pcm, "<i2", total * channels)
     samples = samples.reshape(total, channels) if channels > 1 else samples
     return Heard(
-        pcm=_placed(samples, times, lengths, duration_us * SAMPLE_RATE_HZ // MICROSECONDS),
-        first_us=words[0] * MICROSECONDS // SAMPLE_RATE_HZ,
-        follows=0 < words[2] < _UNKNOWN,
+        pcm=_placed(samples, times, lengths, span.duration_us * SAMPLE_RATE_HZ // MICROSECONDS),
+        first_us=int(times[0]) * MICROSECONDS // SAMPLE_RATE_HZ,
+        follows=0 < words[2] < _NO_NUMBER,
     )
 
 

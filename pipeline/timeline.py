@@ -23,8 +23,9 @@ TOLERATED_GAP_SHARE = 0.1
 # Tools differ by some hundredths of a second about how long a file is: a span that ends this much later is honoured.
 END_SLACK_US = MICROSECONDS // 10
 
-# How much before the start the passes begin to read, until one reaches it; the last begins with the file.
-_BACK_US = (0, 2 * MICROSECONDS, 8 * MICROSECONDS, 32 * MICROSECONDS)
+# How much before the start the passes begin to read, until one reaches it; the last begins with the file. A tenth of a
+# second is what decoders of sound need to warm up: what they give first lacks what came before (MP3, AAC, Opus).
+_BACK_US = (MICROSECONDS // 10, 2 * MICROSECONDS, 8 * MICROSECONDS, 32 * MICROSECONDS)
 # These have no index, and no clock that is one from end to end: a length is the difference of two time stamps.
 _WITHOUT_INDEX = ("mpegts", "mpeg")
 _BACK_WITHOUT_INDEX_US = (10 * MICROSECONDS, 40 * MICROSECONDS)
@@ -171,7 +172,7 @@ def _checked(done: Pass, span: Span) -> Pass:
         raise failure(done.returncode, done.log)
     first_us = done.first_picture_us
     there = {
-        "picture": bool(done.frames) and first_us is not None and first_us < span.duration_us,
+        "picture": bool(done.frames) and (first_us is None or first_us < span.duration_us),
         "sound": all(heard.first_us is not None for heard in done.sounds),
     }
     if all(there.values()):
