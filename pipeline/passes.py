@@ -14,6 +14,7 @@ import ffmpeg
 import numpy as np
 
 from mbt.pipeline import ffmpeg as process
+from mbt.pipeline import pieces
 from mbt.pipeline.pictures import PLAIN, Pictures
 from mbt.pipeline.reasons import UnusableError
 from mbt.pipeline.streams import Streams, parse
@@ -35,15 +36,13 @@ DEMUXERS = (
 PROTOCOLS = "file,pipe"
 
 # A source picture is shown from halfway between it and the one before, but at most half a frame of ours before its
-# time: frame k is the source picture nearest to k/25 s, and one that stays long stays until the next begins. The clock
-# of this choice is in microseconds, whatever the container's ticks are; one of them less than half, so that of two
-# pictures that are equally near the earlier one is taken.
-_SWITCH_US = MICROSECONDS // FRAME_RATE_HZ // 2 - 1
+# time: frame k is the source picture nearest to k/25 s (of two that are equally near, the later one), and one that stays
+# long stays until the next begins. The clock of this choice is in microseconds, whatever the container's ticks are.
+_SWITCH_US = MICROSECONDS // FRAME_RATE_HZ // 2
 _START_US, _START, _END, _FRAMES = "<start_us>", "<start>", "<end>", "<frames>"  # where `arguments` puts a span's own
 _NEAREST = f"settb=1/{MICROSECONDS},setpts=PTS-{_START_US}-min((PTS-PREV_INPTS)/2\\,{_SWITCH_US})"
 _AT_25 = f"fps={FRAME_RATE_HZ}:start_time=0:round=up,trim=end_frame={_FRAMES}"
-# A hole in the sound of 10 ms or more becomes silence; smaller ones are jitter.
-_RESAMPLED = f"atrim=start={_START}:end={_END},aresample={SAMPLE_RATE_HZ}:async=1:min_hard_comp=0.01"
+_RESAMPLED = f"atrim=start={_START}:end={_END},aresample={SAMPLE_RATE_HZ}"  # continuous: `pieces` knows of holes
 
 THUMBNAIL = 8  # pixels a side: the cheapest picture that proves that there is one
 _THUMBNAILS = f"scale={THUMBNAIL}:{THUMBNAIL}:flags=neighbor,format=gray"
@@ -273,24 +272,10 @@ def _heard(pcm: bytes | bytearray, stats: bytes, span: Span) -> Heard:
     samples = np.frombuffer(pcm, "<i2", total * channels)
     samples = samples.reshape(total, channels) if channels > 1 else samples
     return Heard(
-        pcm=_placed(samples, times, lengths, span.duration_us * SAMPLE_RATE_HZ // MICROSECONDS),
+        pcm=pieces.place(samples, times, lengths, span.duration_us * SAMPLE_RATE_HZ // MICROSECONDS),
         first_us=int(times[0]) * MICROSECONDS // SAMPLE_RATE_HZ,
         follows=0 < words[2] < _NO_NUMBER,
     )
-
-
-def _placed(samples: np.ndarray, times: np.ndarray, lengths: np.ndarray, most: int) -> np.ndarray:
-    """Each piece at its time: ffmpeg sets its graph up anew where the form of the sound changes."""
-    ends = np.cumsum(lengths)
-    breaks = np.flatnonzero(times[1:] != times[:-1] + lengths[:-1]) + 1
-    length = min(most, int((times + lengths).max()))
-    placed = np.zeros((length, *samples.shape[1:]), np.int16)
-    for first, last in zip([0, *breaks], [*breaks, len(times)], strict=True):
-        part = samples[ends[first] - lengths[first] : ends[last - 1]]
-        at = int(times[first])
-        part = part[max(0, -at) :][: max(0, length - max(0, at))]
-        placed[max(0, at) : max(0, at) + len(part)] = part
-    return placed
 
 
 def seconds(microseconds: int) -> str:
