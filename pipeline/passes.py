@@ -8,6 +8,7 @@ drop what is before the start: the picture that is on screen then may be old.
 
 import dataclasses
 import functools
+import re
 import time
 
 import ffmpeg
@@ -15,7 +16,7 @@ import numpy as np
 
 from mbt.pipeline import ffmpeg as process
 from mbt.pipeline import pieces
-from mbt.pipeline.pictures import PLAIN, Pictures
+from mbt.pipeline.pictures import PLAIN, SCALER, Pictures
 from mbt.pipeline.reasons import UnusableError
 from mbt.pipeline.streams import Streams, parse
 from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS, SAMPLE_RATE_HZ, num_frames
@@ -36,8 +37,8 @@ DEMUXERS = (
 PROTOCOLS = "file,pipe"
 
 # A source picture is shown from halfway between it and the one before, but at most half a frame of ours before its
-# time: frame k is the source picture nearest to k/25 s (of two that are equally near, the later one), and one that stays
-# long stays until the next begins. The clock of this choice is in microseconds, whatever the container's ticks are.
+# time: frame k is the source picture nearest to k/25 s (of two that are equally near, the later one), and one that
+# stays long stays until the next begins. The clock of this choice is in microseconds, whatever the container's ticks.
 _SWITCH_US = MICROSECONDS // FRAME_RATE_HZ // 2
 _START_US, _START, _END, _FRAMES = "<start_us>", "<start>", "<end>", "<frames>"  # where `arguments` puts a span's own
 _NEAREST = f"settb=1/{MICROSECONDS},setpts=PTS-{_START_US}-min((PTS-PREV_INPTS)/2\\,{_SWITCH_US})"
@@ -48,6 +49,11 @@ THUMBNAIL = 8  # pixels a side: the cheapest picture that proves that there is o
 _THUMBNAILS = f"scale={THUMBNAIL}:{THUMBNAIL}:flags=neighbor,format=gray"
 _PICTURE_STATS = "{{ptsi}} {{tbi}} {{ni}}"
 _SOUND_STATS = "{{pts}} {{samp}} {{ni}}"
+_CHANGED = re.compile(
+    r"^\[graph [^\]]*\] \[warning\] filter context - .*, incoming frame"
+    r" - w: (\d+) h: (\d+) .* pts_time: (-?\d+(?:\.\d+)?)$",
+    re.MULTILINE,
+)
 _NO_NUMBER, _NO_TIME = (1 << 64) - 1, -1 << 63  # of a frame, where ffmpeg knows none
 
 
@@ -75,12 +81,14 @@ class Wanted:
       video: index of the stream; None for ffmpeg's choice.
       sounds: an output each.
       thumbnails: tiny grey pictures in the place of JPEGs.
+      size: (width, height) of the source pictures by which frames are sized; None for those of the first that is read.
     """
 
     pictures: Pictures | None = PLAIN
     video: int | None = None
     sounds: tuple[Sound, ...] = (Sound(),)
     thumbnails: bool = False
+    size: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,6 +133,7 @@ class Pass:
       first_picture_us: time of the source picture of frame 0; None where there is none, or it has no time of its own.
       follows: whether a picture was decoded before that.
       sounds: in the order in which they were wanted.
+      start_us: of the span.
     """
 
     returncode: int
@@ -134,6 +143,16 @@ class Pass:
     first_picture_us: int | None
     follows: bool
     sounds: tuple[Heard, ...]
+    start_us: int
+
+    @property
+    def size_at_start(self) -> tuple[int, int] | None:
+        """(width, height) of the source picture of frame 0, where the size changed before it and after the first."""
+        found = None
+        for width, height, seconds in _CHANGED.findall(self.log):
+            if float(seconds) * MICROSECONDS <= self.start_us + max(0, self.first_picture_us or 0):
+                found = int(width), int(height)
+        return found
 
     @property
     def reaches_start(self) -> bool:
@@ -170,6 +189,7 @@ def run(span: Span, seek_us: int, wanted: Wanted, program: str, deadline: float)
         returncode=result.returncode,
         log=log,
         streams=parse(log),
+        start_us=span.start_us,
         frames=frames,
         first_picture_us=first_picture_us,
         follows=follows,
@@ -235,7 +255,8 @@ def _words(wanted: Wanted) -> tuple[list[str], list[str]]:
 def _picture_output(media, wanted: Wanted):
     assert wanted.pictures is not None
     chosen = _THUMBNAILS if wanted.thumbnails else wanted.pictures.chosen
-    chain = ",".join(filter(None, (wanted.pictures.each, _NEAREST, _AT_25, chosen)))
+    sized = "scale=w={}:h={}:flags={}".format(*wanted.size, SCALER) if wanted.size else ""
+    chain = ",".join(filter(None, (wanted.pictures.each, _NEAREST, _AT_25, sized, chosen)))
     form = {"f": "rawvideo"} if wanted.thumbnails else {"f": "image2pipe", "vcodec": "mjpeg", "q:v": JPEG_QSCALE}
     stats = {"stats_enc_pre:v": "{1}", "stats_enc_pre_fmt:v": _PICTURE_STATS}
     which = {"map": f"0:{wanted.video}"} if wanted.video is not None else {"an": None, "sn": None, "dn": None}

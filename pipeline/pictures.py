@@ -5,12 +5,13 @@ import dataclasses
 from mbt.pipeline.streams import VideoStream
 
 SHORTER_SIDE = 256
+SCALER = "bicubic+accurate_rnd+bitexact+full_chroma_int"
 
 _SCALE = f"min(1,{SHORTER_SIDE}/min(iw*sar,ih))"
 # The sizes are those of the first frame: where a stream's size changes, the later frames are scaled to them.
 _SCALED = (
     f"scale=w='max(1,trunc(iw*sar*{_SCALE}+0.5))':h='max(1,trunc(ih*{_SCALE}+0.5))'"
-    ":flags=bicubic+accurate_rnd+bitexact+full_chroma_int"
+    f":flags={SCALER}"
     ":out_color_matrix=smpte170m:out_range=pc"  # JFIF readers assume BT.601, full range
     ",setsar=1,format=yuvj420p"
 )

@@ -77,7 +77,9 @@ def read(span: Span, program: str, deadline: float, *, thumbnails: bool = False)
         done = passes.run(span, place, wanted, program, deadline)
         if _good(done):
             break
-    return Reading(done=_checked(done, span), seek_us=place, treatments=treatments)
+    if (size := _checked(done, span).size_at_start) and not thumbnails:
+        done = _checked(passes.run(span, place, dataclasses.replace(wanted, size=size), program, deadline), span)
+    return Reading(done=done, seek_us=place, treatments=treatments)
 
 
 def has_no_index(found: Streams | None) -> bool:
