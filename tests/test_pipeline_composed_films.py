@@ -62,7 +62,7 @@ def test_the_truth_of_a_plain_film_is_its_plan(plain, ffmpeg_program):
     told = truth.read(plain, ffmpeg_program)
     assert told.numbers.tolist() == list(range(1, 151))
     assert told.times == pytest.approx(np.arange(150) / 25, abs=0.001)
-    assert told.sound_s == pytest.approx((0, 6), abs=0.03)
+    assert told.sounds_s == pytest.approx(np.array([[0, 6]]), abs=0.03)
     order = marks.heard(marks.sound(6, 16_000), 16_000, np.arange(0, 6, truth.GRID_S))
     clear = order != marks.UNCLEAR
     assert np.mean(told.tones[: len(order)][clear] == order[clear]) > 0.95
@@ -88,7 +88,7 @@ def test_a_record_that_is_off_is_found_out(plain, ffmpeg_program, moved):
     ("span", "kind"), [((1_000_000, 4_000_000), Kind.LOST), ((4_000_000, 6_000_000), Kind.LACKING)]
 )
 def test_a_lost_clip_is_judged_by_what_is_there(plain, ffmpeg_program, span, kind):
-    told = dataclasses.replace(truth.read(plain, ffmpeg_program), sound_s=(0.0, 5.0))
+    told = dataclasses.replace(truth.read(plain, ffmpeg_program), sounds_s=np.array([[0.0, 5.0]]))
     assert judge(told, span, UnusableError("decode_failed")).kind == kind
 
 

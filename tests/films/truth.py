@@ -20,14 +20,14 @@ class Truth:
       numbers: (pictures,) what each says.
       frame_s: how long the last one is seen.
       tones: (moments,) what is heard at each multiple of `GRID_S`.
-      sound_s: from when to when there is sound.
+      sounds_s: (pieces, 2) from when to when there is sound.
     """
 
     times: np.ndarray
     numbers: np.ndarray
     frame_s: float
     tones: np.ndarray
-    sound_s: tuple[float, float]
+    sounds_s: np.ndarray
 
     @property
     def pictures_s(self) -> tuple[float, float]:
@@ -37,7 +37,12 @@ class Truth:
     @property
     def end_s(self) -> float:
         """Of the later stream."""
-        return max(self.pictures_s[1], self.sound_s[1])
+        return max(self.pictures_s[1], float(self.sounds_s[:, 1].max()))
+
+    def sound_within(self, first_s: float, last_s: float) -> tuple[float, float] | None:
+        """From when to when something is heard between these times, holes or not; None where nothing is."""
+        inside = self.sounds_s[(self.sounds_s[:, 1] > first_s) & (self.sounds_s[:, 0] < last_s)].clip(first_s, last_s)
+        return (float(inside[:, 0].min()), float(inside[:, 1].max())) if len(inside) else None
 
     def on_screen(self, first_s: float, last_s: float) -> set[int]:
         """The numbers of the pictures that are on screen at some moment between these."""
@@ -60,5 +65,5 @@ def read(path: Path, program: str) -> Truth:
         numbers=np.array([marks.number(picture) for picture in film.pictures]),
         frame_s=float(np.median(np.diff(film.times))) if len(film.times) > 1 else 0.04,
         tones=marks.heard(film.pcm, whole.SAMPLE_RATE_HZ, np.arange(0, film.sound_s[1], GRID_S)),
-        sound_s=film.sound_s,
+        sounds_s=film.sounds_s,
     )

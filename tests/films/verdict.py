@@ -57,16 +57,18 @@ def judge(truth: Truth, span_us: tuple[int, int], came: Decoded | UnusableError)
 def _judged_loss(truth: Truth, start_s: float, end_s: float, error: UnusableError) -> Verdict:
     there_s = min(end_s, truth.end_s) - start_s
     gap_s = max(GAP_S, GAP_SHARE * there_s) - LENGTH_S
+    there = {"pictures": truth.pictures_s, "sound": truth.sound_within(start_s, start_s + there_s)}
     lacking = [
-        f"{what} {first_s:.2f} to {last_s:.2f}"
-        for what, (first_s, last_s) in (("pictures", truth.pictures_s), ("sound", truth.sound_s))
-        if first_s - start_s > gap_s or start_s + there_s - last_s > gap_s
+        f"{what} {f'{found[0]:.2f} to {found[1]:.2f}' if found else 'nowhere'}"
+        for what, found in there.items()
+        if not found or found[0] - start_s > gap_s or start_s + there_s - found[1] > gap_s
     ]
     if lacking or there_s < LENGTH_S:
         return Verdict(kind=Kind.LACKING, detail=f"{error}; there are {', '.join(lacking)}")
-    unreadable = np.mean(truth.numbers[(truth.times >= start_s) & (truth.times < end_s)] == marks.UNREADABLE)
-    if unreadable > 1 - RIGHT_PICTURES:
-        return Verdict(kind=Kind.LACKING, detail=f"{error}; {unreadable:.0%} of the pictures are damaged")
+    shown = truth.numbers[(truth.times >= start_s) & (truth.times < end_s)]
+    damaged = np.count_nonzero(shown == marks.UNREADABLE)
+    if damaged > (1 - RIGHT_PICTURES) * len(shown):
+        return Verdict(kind=Kind.LACKING, detail=f"{error}; {damaged} of {len(shown)} pictures are damaged")
     return Verdict(kind=Kind.REFUSED if error.reason in _NAMED else Kind.LOST, detail=str(error))
 
 

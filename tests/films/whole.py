@@ -13,6 +13,7 @@ import numpy as np
 
 SAMPLE_RATE_HZ = 16_000
 _TIME_LIMIT_S = 120
+_HOLE_S = 0.1
 
 
 class NothingToReadError(ValueError):
@@ -27,13 +28,18 @@ class Whole:
       times: (pictures,) seconds, ascending.
       pictures: (pictures, height, width) grey thumbnails.
       pcm: (samples,) int16 from the file's zero on, 16 kHz mono; silence where there is none.
-      sound_s: from when to when there is sound.
+      sounds_s: (pieces, 2) from when to when there is sound without a hole of a tenth of a second.
     """
 
     times: np.ndarray
     pictures: np.ndarray
     pcm: np.ndarray
-    sound_s: tuple[float, float]
+    sounds_s: np.ndarray
+
+    @property
+    def sound_s(self) -> tuple[float, float]:
+        """From when to when there is sound, with holes or without."""
+        return float(self.sounds_s[0, 0]), float(self.sounds_s[:, 1].max())
 
 
 def read(path: Path, program: str, width: int, height: int, to_mono: str = "") -> Whole:
@@ -64,13 +70,13 @@ def read(path: Path, program: str, width: int, height: int, to_mono: str = "") -
             raise NothingToReadError(f"{path}: {result.stderr.decode(errors='replace')}")
         thumbnails = np.fromfile(pictures, np.uint8).reshape(-1, height, width)
         at = np.loadtxt(times, ndmin=1)[: len(thumbnails)]
-        pcm, sound_s = _placed(np.fromfile(samples, "<i2"), np.loadtxt(pieces, ndmin=2))
+        pcm, sounds_s = _placed(np.fromfile(samples, "<i2"), np.loadtxt(pieces, ndmin=2))
     order = np.argsort(at, kind="stable")
-    return Whole(times=at[order], pictures=thumbnails[order], pcm=pcm, sound_s=sound_s)
+    return Whole(times=at[order], pictures=thumbnails[order], pcm=pcm, sounds_s=sounds_s)
 
 
-def _placed(samples: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """Each piece of the sound at its time, silence between them."""
+def _placed(samples: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each piece at its time, silence between them; and from when to when there is none."""
     first = np.round(pieces[:, 0] * SAMPLE_RATE_HZ).astype(int)
     lengths = pieces[:, 1].astype(int)
     pcm = np.zeros(max(0, int((first + lengths).max())), np.int16)
@@ -79,4 +85,6 @@ def _placed(samples: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, tuple[
         piece = samples[read_to : read_to + length][max(0, -at) :]
         read_to += length
         pcm[max(0, at) : max(0, at) + len(piece)] = piece
-    return pcm, (max(0, first[0]) / SAMPLE_RATE_HZ, len(pcm) / SAMPLE_RATE_HZ)
+    holes = np.flatnonzero(first[1:] - (first + lengths)[:-1] > _HOLE_S * SAMPLE_RATE_HZ) + 1
+    begins, ends = first[[0, *holes]], (first + lengths)[[*(holes - 1), -1]]
+    return pcm, np.stack([begins.clip(0), ends], axis=1) / SAMPLE_RATE_HZ
