@@ -74,9 +74,12 @@ def _judged_loss(truth: Truth, start_s: float, end_s: float, error: UnusableErro
 
 def _length(truth: Truth, start_s: float, end_s: float, clip: Decoded) -> tuple[bool, str]:
     there_s = min(end_s, truth.end_s) - start_s
+    # A record may end with the first of the streams that do.
+    heard = truth.sound_within(start_s, end_s)
+    least_s = min(end_s, truth.pictures_s[1], heard[1] if heard else end_s) - start_s
     most_s = min(end_s, truth.end_s + SLACK_S) - start_s
     frames_s = len(clip.frames) / FRAME_RATE_HZ
-    right = there_s - LENGTH_S <= min(clip.duration_us / MICROSECONDS, frames_s) and frames_s <= most_s + LENGTH_S
+    right = least_s - LENGTH_S <= min(clip.duration_us / MICROSECONDS, frames_s) and frames_s <= most_s + LENGTH_S
     return right, f"length {len(clip.frames)} for {round(there_s * FRAME_RATE_HZ)}"
 
 
