@@ -31,11 +31,13 @@ from mbt.pipeline import (
 )
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
+from mbt.pipeline.cut import cut
 from mbt.pipeline.decode import UnusableError
 from mbt.pipeline.errors import WorkerTroubleError
 from mbt.pipeline.hosts import PUBLIC, Hosts
 from mbt.pipeline.ledger import RELEASED
 from mbt.pipeline.outcomes import MAX_DETAIL, Failure, FetchError, StopError
+from mbt.pipeline.passes import Span
 from mbt.pipeline.proxies import AllRestingError, Proxies
 from mbt.pipeline.sources import is_url, stays_in_place
 from mbt.schemas.clip import MICROSECONDS, Outcome
@@ -367,17 +369,15 @@ class Fetcher:
     def _part(self, row: dict, arrived: _Arrived, *, several: bool) -> tuple[str, int]:
         """The file to keep, and which time of the source is its zero."""
         start_us, end_us = row["start_us"] - arrived.starts_at_us, row["end_us"] - arrived.starts_at_us
-        length_us = self._probe(arrived.path, start_us, end_us).media_us
+        probed = self._probe(arrived.path, start_us, end_us)
+        length_us = probed.media_us
         if not several and (length_us is None or length_us < end_us - start_us + CUT_FROM_US):
             return arrived.path, arrived.starts_at_us
         target = os.path.join(os.path.dirname(arrived.path), f"cut-{uuid.uuid4().hex}.mp4")
-        try:
-            zero_us = probe.cut(arrived.path, start_us, end_us, target, self.program)
-            if zero_us is not None:
-                self._probe(target, start_us - zero_us, end_us - zero_us)
-                return target, arrived.starts_at_us + zero_us
-        except (UnusableError, WorkerTroubleError, attempts.PassingError):
-            pass  # what decodes whole and not cut stays whole
+        span = Span(path=arrived.path, start_us=max(0, start_us), duration_us=end_us - max(0, start_us))
+        with contextlib.suppress(WorkerTroubleError):  # what this machine cannot cut stays whole
+            if (made := cut(span, probed, target, self.program)) is not None:
+                return made.path, arrived.starts_at_us + made.zero_us
         disk.check_room(os.path.dirname(target))  # or it was for want of room that ffmpeg wrote nothing
         return arrived.path, arrived.starts_at_us
 

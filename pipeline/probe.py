@@ -5,18 +5,20 @@ when the shard is made, but to thumbnails: a quarter of the time of a record.
 """
 
 import dataclasses
-import os
 import time
 
-from mbt.pipeline import ffmpeg, passes, streams, timeline
+import numpy as np
+
+from mbt.pipeline import ffmpeg, passes, sound, streams, timeline
 from mbt.pipeline.decode import TIME_LIMIT_S
 from mbt.pipeline.passes import Span
 from mbt.schemas.clip import MICROSECONDS
 
-_MARGIN_US = MICROSECONDS  # kept around a cut, so that decoders warm up on the same packets as in the whole file
-_CUT_SLACK_BYTES = 1 << 20
-_HEAD = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info"]
-_INPUT = ["-protocol_whitelist", passes.PROTOCOLS, "-format_whitelist", ",".join(passes.DEMUXERS)]
+# Before an input that is not decoded.
+QUIET = [
+    *("-hide_banner", "-nostdin", "-nostats", "-v", "level+info"),
+    *("-protocol_whitelist", passes.PROTOCOLS, "-format_whitelist", ",".join(passes.DEMUXERS)),
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,20 @@ class Probed:
     Attributes:
       duration_us: length of the clip.
       media_us: length of the whole file, or None where it does not say.
+      media_start_us: its earliest timestamp.
+      tracks: the numbers of the streams that were decoded, the picture first.
+      form: what else decides about a record, from how its colours are read to what was done to it.
+      thumbnails: (frames, pixels) grey.
+      pcm: (samples,) int16, 16 kHz mono.
     """
 
     duration_us: int
     media_us: int | None
+    media_start_us: int
+    tracks: tuple[int, ...]
+    form: tuple
+    thumbnails: np.ndarray
+    pcm: np.ndarray
 
 
 def probe(path: str, start_us: int, end_us: int, program: str, time_limit_s: float = TIME_LIMIT_S) -> Probed:
@@ -54,16 +66,26 @@ def probe(path: str, start_us: int, end_us: int, program: str, time_limit_s: flo
     """
     span = Span(path=path, start_us=start_us, duration_us=end_us - start_us)
     deadline = time.monotonic() + time_limit_s + 2 * span.duration_us / MICROSECONDS
-    done = timeline.read(span, program, deadline, thumbnails=True).done
+    reading = timeline.read(span, program, deadline, thumbnails=True)
+    done = reading.done
+    assert done.streams is not None, "what decodes was opened"
+    thumbnails = np.frombuffer(done.frames, np.uint8).reshape(-1, passes.THUMBNAIL**2)
+    duration_us = timeline.length(done, len(thumbnails), span)
+    tracks = tuple(index for _, index in sorted(streams.mapped(done.log).items()))
     return Probed(
-        duration_us=timeline.length(done, len(done.frames) // passes.THUMBNAIL**2, span),
-        media_us=None if timeline.has_no_index(done.streams) or done.streams is None else done.streams.duration_us,
+        duration_us=duration_us,
+        media_us=None if timeline.has_no_index(done.streams) else done.streams.duration_us,
+        media_start_us=done.streams.start_us,
+        tracks=tracks,
+        form=(_form(done.streams, tracks), sorted({*reading.treatments, *timeline.late(done, duration_us)})),
+        thumbnails=thumbnails,
+        pcm=sound.mixed(done.sounds),
     )
 
 
 def times(path: str, program: str) -> Times:
     """Start and length of a local file, by its container; a length of None where that says nothing."""
-    words = [*_HEAD, *_INPUT, "-i", passes.source(path)]
+    words = [*QUIET, "-i", passes.source(path)]
     result = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=TIME_LIMIT_S)
     found = streams.parse(result.log.replace(path, "FILE"))
     if found is None:
@@ -74,24 +96,8 @@ def times(path: str, program: str) -> Times:
     return Times(start_us=found.start_us, duration_us=duration_us)
 
 
-def cut(path: str, start_us: int, end_us: int, target: str, program: str) -> int | None:
-    """Copies the packets around [start, end) to a file of its own, without decoding.
-
-    MP4 keeps the timestamps of every codec that it holds to the tick; Matroska rounds them to milliseconds and NUT
-    refuses the unset ones of many files, so what does not go into MP4 stays whole.
-
-    Returns:
-      Which time of the source is time zero of the new file, in microseconds; or None where nothing was cut.
-    """
-    first_us = max(0, start_us - _MARGIN_US)
-    copy = ["-map", "0:V:0", "-map", "0:a:0", "-c", "copy", "-copyts", "-avoid_negative_ts", "disabled"]
-    plain = ["-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact", "-f", "mp4", "-y"]
-    # A table can name the same packets again and again: what comes out larger than its source is no cut.
-    most = ["-fs", str(2 * os.path.getsize(path) + _CUT_SLACK_BYTES)]
-    span = ["-ss", passes.seconds(first_us)] if first_us else []
-    span += ["-t", passes.seconds(end_us + _MARGIN_US - first_us), "-i", passes.source(path)]
-    words = [*_HEAD, *_INPUT, *span, *copy, *most, *plain, passes.source(target)]
-    result = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=TIME_LIMIT_S)
-    if result.returncode != 0:
-        return None
-    return times(target, program).start_us - times(path, program).start_us
+def _form(found: streams.Streams, tracks: tuple[int, ...]) -> tuple:
+    """Of the picture: what a container may tell, and decoders and filters go by."""
+    names = ("pix_fmt", "width", "height", "color_range", "matrix", "primaries", "transfer", "alpha")
+    (video,) = (stream for stream in found.video if stream.index == tracks[0])
+    return tuple(getattr(video, name) for name in names)

@@ -8,6 +8,7 @@ pass is made again from further back, at last from the beginning of the file.
 import dataclasses
 import re
 import time
+from collections.abc import Collection
 
 from mbt.pipeline import choice, passes
 from mbt.pipeline import ffmpeg as process
@@ -110,8 +111,7 @@ def length(done: Pass, num_frames: int, span: Span) -> int:
     audio_us = max(len(heard.pcm) for heard in done.sounds) * MICROSECONDS // SAMPLE_RATE_HZ
     lengths_us = {"video": num_frames * MICROSECONDS // FRAME_RATE_HZ, "audio": audio_us}
     there_us = _left_us(done, span)
-    # A container can be wrong: the first fragment may know of no other.
-    if there_us is None or min(lengths_us.values()) > there_us + END_SLACK_US:
+    if there_us is None or _is_wrong(there_us, lengths_us.values(), span):
         there_us = max(lengths_us.values())
     duration_us = span.duration_us if span.duration_us <= there_us + END_SLACK_US else there_us
     gap_us = tolerated_gap_us(duration_us)
@@ -144,6 +144,16 @@ def _left_us(done: Pass, span: Span) -> int | None:
     if found is None or has_no_index(found) or found.duration_us is None:
         return None
     return found.duration_us + MICROSECONDS // 200 - span.start_us  # ffmpeg prints hundredths, rounded
+
+
+def _is_wrong(left_us: int, lengths_us: Collection[int], span: Span) -> bool:
+    """Whether what a container says is left is not so.
+
+    The first fragment may know of no other; Matroska counts from zero wherever its streams begin, so that both end a
+    little before it says. Where they end long before, the file is cut off.
+    """
+    missing_us = min(left_us, span.duration_us) - max(lengths_us)
+    return min(lengths_us) > left_us + END_SLACK_US or END_SLACK_US < missing_us <= TOLERATED_GAP_US
 
 
 def _places(start_us: int, back_us: tuple[int, ...]) -> list[int]:
