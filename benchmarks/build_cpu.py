@@ -64,7 +64,7 @@ def bare_cpu(media: str, folder: str, rounds: int) -> float:
     for _ in range(rounds):
         running = []
         for slot in range(runner.cores()):
-            targets = (f"{folder}/{slot}.mjpeg", f"{folder}/{slot}.pcm")
+            targets = [f"{folder}/{slot}.{name}" for name in ("mjpeg", "pictures", "pcm", "sound")]
             command = [ffmpeg.executable(), "-y", *(word.format(*targets) for word in words)]
             running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         commands += len(running)

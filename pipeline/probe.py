@@ -5,37 +5,16 @@ when the shard is made, but to thumbnails: a quarter of the time of a record.
 """
 
 import dataclasses
-import re
+import time
 
-from mbt.pipeline import ffmpeg
-from mbt.pipeline.decode import (
-    DEMUXERS,
-    FRAME_RATE_HZ,
-    MAX_CLIP_BYTES,
-    MAX_ERROR_RATE,
-    MAX_PIXELS,
-    MICROSECONDS,
-    SAMPLE_RATE_HZ,
-    TIME_LIMIT_S,
-    UnusableError,
-    clip_length,
-    input_span,
-    left_after,
-)
+from mbt.pipeline import ffmpeg, passes, streams, timeline
+from mbt.pipeline.decode import TIME_LIMIT_S
+from mbt.pipeline.passes import Span
+from mbt.schemas.clip import MICROSECONDS
 
-_THUMBNAIL = 8  # pixels a side: the cheapest picture that proves that there is one
 _MARGIN_US = MICROSECONDS  # kept around a cut, so that decoders warm up on the same packets as in the whole file
-_HEAD = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-filter_threads", "1"]
-_INPUT = ["-threads", "1", "-protocol_whitelist", "file,pipe", "-format_whitelist", ",".join(DEMUXERS)]
-# The same limits as in decoding, so that both say the same of a file.
-_LIMITS = ["-max_pixels", str(MAX_PIXELS), "-max_error_rate", str(MAX_ERROR_RATE)]
-_THUMBNAILS = (
-    f"[0:V:0]fps={FRAME_RATE_HZ}:round=near:start_time=0,"
-    f"scale={_THUMBNAIL}:{_THUMBNAIL}:flags=neighbor,format=gray[v];"
-    f"[0:a:0]aresample={SAMPLE_RATE_HZ}:async=1:first_pts=0,aformat=s16:channel_layouts=mono[a]"
-)
-_OUTPUTS = ["-map", "[v]", "-f", "rawvideo", "-fps_mode", "passthrough", "{0}", "-map", "[a]", "-f", "s16le", "{1}"]
-_TIMES = re.compile(r"^\[info\]   Duration: (?:(\d+):(\d\d):(\d\d\.\d+)|N/A), start: (-?\d+\.\d+)", re.MULTILINE)
+_HEAD = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info"]
+_INPUT = ["-protocol_whitelist", passes.PROTOCOLS, "-format_whitelist", ",".join(passes.DEMUXERS)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,38 +50,26 @@ def probe(path: str, start_us: int, end_us: int, program: str, time_limit_s: flo
       UnusableError: it gives none, for the reason that decoding would name.
       WorkerTroubleError: this machine failed, not the media.
     """
-    span_us = end_us - start_us
-    arguments = [*_HEAD, *_INPUT, *_LIMITS, *input_span(path, start_us, span_us)]
-    try:
-        result = ffmpeg.run(
-            program,
-            [*arguments, "-filter_complex", _THUMBNAILS, *_OUTPUTS],
-            outputs=2,
-            byte_limit=MAX_CLIP_BYTES,
-            time_limit_s=time_limit_s + 2 * span_us / MICROSECONDS,
-        )
-    except OverflowError as error:
-        raise UnusableError("too_many_bytes", f"over {MAX_CLIP_BYTES >> 20} MiB when decoded") from error
-    thumbnails, pcm = result.outputs
-    left_us = left_after(result, path, start_us, whole=bool(thumbnails and pcm))
-    video_us = len(thumbnails) // _THUMBNAIL**2 * MICROSECONDS // FRAME_RATE_HZ
-    audio_us = len(pcm) // 2 * MICROSECONDS // SAMPLE_RATE_HZ
+    span = Span(path=path, start_us=start_us, duration_us=end_us - start_us)
+    deadline = time.monotonic() + time_limit_s + 2 * span.duration_us / MICROSECONDS
+    done = timeline.read(span, program, deadline, thumbnails=True).done
     return Probed(
-        duration_us=clip_length(video_us, audio_us, span_us, left_us),
-        media_us=None if left_us is None else left_us + start_us,
+        duration_us=timeline.length(done, len(done.frames) // passes.THUMBNAIL**2, span),
+        media_us=None if timeline.has_no_index(done.streams) or done.streams is None else done.streams.duration_us,
     )
 
 
 def times(path: str, program: str) -> Times:
     """Start and length of a local file, by its container; a length of None where that says nothing."""
-    source = input_span(path, 0, MICROSECONDS)[-1]
-    result = ffmpeg.run(program, [*_HEAD, *_INPUT, "-i", source], outputs=0, byte_limit=0, time_limit_s=TIME_LIMIT_S)
-    if not (match := _TIMES.search(result.log.replace(path, "FILE"))):
+    words = [*_HEAD, *_INPUT, "-i", passes.source(path)]
+    result = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=TIME_LIMIT_S)
+    found = streams.parse(result.log.replace(path, "FILE"))
+    if found is None:
         return Times(start_us=0, duration_us=None)
-    duration_us = None
-    if match[1] is not None:
-        duration_us = round((int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])) * MICROSECONDS)
-    return Times(start_us=round(float(match[4]) * MICROSECONDS), duration_us=duration_us)
+    duration_us = found.duration_us
+    if timeline.has_no_index(found):
+        duration_us = timeline.scan(path, program, time.monotonic() + TIME_LIMIT_S)[1]
+    return Times(start_us=found.start_us, duration_us=duration_us)
 
 
 def cut(path: str, start_us: int, end_us: int, target: str, program: str) -> int | None:
@@ -117,9 +84,10 @@ def cut(path: str, start_us: int, end_us: int, target: str, program: str) -> int
     first_us = max(0, start_us - _MARGIN_US)
     copy = ["-map", "0:V:0", "-map", "0:a:0", "-c", "copy", "-copyts", "-avoid_negative_ts", "disabled"]
     plain = ["-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact", "-f", "mp4", "-y"]
-    words = [*_HEAD, *_INPUT, *input_span(path, first_us, end_us + _MARGIN_US - first_us), *copy, *plain]
-    escaped = "file:" + target.replace("{", "{{").replace("}", "}}")
-    result = ffmpeg.run(program, [*words, escaped], outputs=0, byte_limit=0, time_limit_s=TIME_LIMIT_S)
+    span = ["-ss", passes.seconds(first_us)] if first_us else []
+    span += ["-t", passes.seconds(end_us + _MARGIN_US - first_us), "-i", passes.source(path)]
+    words = [*_HEAD, *_INPUT, *span, *copy, *plain, passes.source(target)]
+    result = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=TIME_LIMIT_S)
     if result.returncode != 0:
         return None
     return times(target, program).start_us - times(path, program).start_us

@@ -18,7 +18,7 @@ _TIMES = re.compile(
 # A language is the file's own text: it may hold brackets, colons and line ends. What follows is ffmpeg's and holds no
 # colon with a space. A continued line has no level in front.
 _STREAM = re.compile(
-    r"^\[info\] +Stream #0:(?P<index>\d+)(?:\[0x[0-9a-f]+\])?(?:\((?:(?!\n\[[a-z]+\] ).)*\))?"
+    r"^\[info\] +Stream #0:(?P<index>\d+)(?:\[0x[0-9a-f]+\])?(?:\((?P<language>(?:(?!\n\[[a-z]+\] ).)*)\))?"
     r": (?P<kind>Video|Audio): (?P<text>(?:(?!: )[^\n])*)$",
     re.MULTILINE | re.DOTALL,
 )
@@ -31,6 +31,7 @@ _RATE = re.compile(r", (?P<rate>\d+(?:\.\d+)?)(?P<thousands>k?) fps")
 _SOUND = re.compile(r", (?P<rate>\d+) Hz, (?P<layout>.+?), [a-z0-9]+(?: \(\d+ bit\))?(?:, \d+ kb/s|, start |$)")
 _ALPHA_FORMAT = re.compile(r"^(?:yuva|argb|rgba|abgr|bgra|gbrap|ayuv|vuya$|uyva|ya\d|yaf|pal8)")
 _ALPHA_TAG = re.compile(r"^\[info\] +alpha_mode +: 1$", re.MULTILINE)
+_MAPPED = re.compile(r"^\[info\]   Stream #0:(\d+) -> #(\d+):0 \(", re.MULTILINE)
 _METADATA = re.compile(r"\[info\]     (?:  .*|Metadata:|Side data:)|(?!\[[a-z]+\] ).*")
 _FIELD_ORDERS = {
     "progressive": "progressive",
@@ -102,6 +103,7 @@ class AudioStream:
       layout: of the channels, by ffmpeg's names.
       channels: how many; 0 where it is not known.
       is_default: whether the container marks it as the one to play.
+      language: what the container says of it: the file's own text.
     """
 
     index: int
@@ -110,6 +112,7 @@ class AudioStream:
     layout: str
     channels: int
     is_default: bool
+    language: str | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,7 +147,7 @@ def parse(log: str) -> Streams | None:
         index = int(match["index"])
         text, words = _split_dispositions(match["text"])
         if match["kind"] == "Audio":
-            audio.setdefault(index, _audio(index, text, words))
+            audio.setdefault(index, _audio(index, text, words, match["language"]))
         else:
             tagged_alpha = bool(_ALPHA_TAG.search(_metadata(log, match.end())))
             video.setdefault(index, _video(index, text, words, tagged_alpha=tagged_alpha))
@@ -155,6 +158,12 @@ def parse(log: str) -> Streams | None:
         video=tuple(video[index] for index in sorted(video)),
         audio=tuple(audio[index] for index in sorted(audio)),
     )
+
+
+def mapped(log: str) -> dict[int, int]:
+    """Which stream of the input went into each output, by the numbers of the outputs."""
+    _, _, mapping = log.partition("\n[info] Stream mapping:\n")
+    return {int(output): int(stream) for stream, output in _MAPPED.findall(mapping)}
 
 
 def _times(log: str) -> tuple[int, int | None]:
@@ -220,7 +229,7 @@ def _colour_names(word: str) -> tuple[str | None, str | None, str | None]:
     return matrix, primaries, transfer
 
 
-def _audio(index: int, text: str, dispositions: frozenset[str]) -> AudioStream:
+def _audio(index: int, text: str, dispositions: frozenset[str], language: str | None) -> AudioStream:
     sound = _SOUND.search(text)
     layout = sound["layout"] if sound else ""
     return AudioStream(
@@ -230,6 +239,7 @@ def _audio(index: int, text: str, dispositions: frozenset[str]) -> AudioStream:
         layout=layout,
         channels=_channels(layout),
         is_default="default" in dispositions,
+        language=language,
     )
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt.pipeline import decode as decoder
-from mbt.pipeline import ffmpeg
+from mbt.pipeline import ffmpeg, passes
 from mbt.pipeline.decode import UnusableError, decode, jpeg_size, split_jpegs
 from mbt.pipeline.ffmpeg import WorkerTroubleError
 from mbt.pipeline.logmel import log_mel
@@ -195,7 +194,7 @@ def test_a_time_limit_is_this_machines_fault(make_media, ffmpeg_program, tmp_pat
 
 
 def test_the_byte_limit_is_the_clips_fault(make_media, ffmpeg_program, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", 10_000)
+    monkeypatch.setattr(passes, "MAX_CLIP_BYTES", 10_000)
     assert reason(make_media(tmp_path / "m.mp4"), ffmpeg_program) == "too_many_bytes"
 
 

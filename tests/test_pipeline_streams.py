@@ -55,7 +55,7 @@ def test_a_plain_file(parsed):
     )
     (audio,) = found.audio
     assert audio == streams.AudioStream(
-        index=1, codec="aac", sample_rate_hz=44100, layout="stereo", channels=2, is_default=True
+        index=1, codec="aac", sample_rate_hz=44100, layout="stereo", channels=2, is_default=True, language="und"
     )
 
 

@@ -1,0 +1,298 @@
+"""One pass of ffmpeg over a span: pictures and sound, each with its time on the clock of the span.
+
+Two graphs, not one: a change of the sound's form makes ffmpeg set up that graph anew, which the pictures must not
+notice. The pictures' graph is never set up anew (a change of size or range reaches the scaler, which takes it), so that
+its zero stays where it was; the sound's may be, and has no zero: each piece comes with its time. ffmpeg is not asked to
+drop what is before the start: the picture that is on screen then may be old.
+"""
+
+import dataclasses
+import functools
+import time
+
+import ffmpeg
+import numpy as np
+
+from mbt.pipeline import ffmpeg as process
+from mbt.pipeline.pictures import PLAIN, Pictures
+from mbt.pipeline.reasons import UnusableError
+from mbt.pipeline.streams import Streams, parse
+from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS, SAMPLE_RATE_HZ, num_frames
+
+JPEG_QSCALE = 3  # docs/jpeg_quality.md
+MAX_PIXELS = 4096 * 4096
+MAX_CLIP_BYTES = 512 << 20
+MAX_ERROR_RATE = 0.1  # of the packets of a stream
+
+# Demuxers of single files. Playlists (hls, dash, concat) and image sequences are not among them.
+DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2",
+    "matroska,webm",
+    *("avi", "asf", "flv", "mpegts", "mpeg", "ogg", "gif", "mxf", "rm", "dv", "nut", "ivf"),
+    *("wav", "w64", "mp3", "aac", "flac", "amr", "amrnb", "amrwb", "ac3", "caf"),
+    *("h264", "hevc", "m4v", "mpegvideo", "obu", "av1"),
+)
+PROTOCOLS = "file,pipe"
+
+# A source picture is shown from halfway between it and the one before, but at most half a frame of ours before its
+# time: frame k is the source picture nearest to k/25 s, and one that stays long stays until the next begins. The clock
+# of this choice is in microseconds, whatever the container's ticks are; one of them less than half, so that of two
+# pictures that are equally near the earlier one is taken.
+_SWITCH_US = MICROSECONDS // FRAME_RATE_HZ // 2 - 1
+_START_US, _START, _END, _FRAMES = "<start_us>", "<start>", "<end>", "<frames>"  # where `arguments` puts a span's own
+_NEAREST = f"settb=1/{MICROSECONDS},setpts=PTS-{_START_US}-min((PTS-PREV_INPTS)/2\\,{_SWITCH_US})"
+_AT_25 = f"fps={FRAME_RATE_HZ}:start_time=0:round=up,trim=end_frame={_FRAMES}"
+# A hole in the sound of 10 ms or more becomes silence; smaller ones are jitter.
+_RESAMPLED = f"atrim=start={_START}:end={_END},aresample={SAMPLE_RATE_HZ}:async=1:min_hard_comp=0.01"
+
+THUMBNAIL = 8  # pixels a side: the cheapest picture that proves that there is one
+_THUMBNAILS = f"scale={THUMBNAIL}:{THUMBNAIL}:flags=neighbor,format=gray"
+_PICTURE_STATS = "{{ptsi}} {{tbi}} {{ni}}"
+_SOUND_STATS = "{{pts}} {{samp}} {{ni}}"
+_NO_NUMBER, _NO_TIME = (1 << 64) - 1, -1 << 63  # of a frame, where ffmpeg knows none
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sound:
+    """What is done to the sound of a stream.
+
+    Attributes:
+      index: of the stream in the file; None for ffmpeg's choice.
+      first: filters before any other; "" for none.
+      channels: of the result; None for as many as there are, not mixed.
+    """
+
+    index: int | None = None
+    first: str = ""
+    channels: int | None = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a pass is asked for.
+
+    Attributes:
+      pictures: how pictures become frames; None for no pictures.
+      video: index of the stream; None for ffmpeg's choice.
+      sounds: an output each.
+      thumbnails: tiny grey pictures in the place of JPEGs.
+    """
+
+    pictures: Pictures | None = PLAIN
+    video: int | None = None
+    sounds: tuple[Sound, ...] = (Sound(),)
+    thumbnails: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Span:
+    """A part of a file.
+
+    Attributes:
+      path: of the file.
+      start_us: where it begins, after the file's earliest timestamp.
+      duration_us: its length.
+    """
+
+    path: str
+    start_us: int
+    duration_us: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heard:
+    """The sound of a pass.
+
+    Attributes:
+      pcm: int16, (samples,) or (samples, channels), 16 kHz, from the start of the span; silence where nothing was.
+      first_us: time of the first sample; None where there is none.
+      follows: whether something was decoded before that sample, so that what is missing before it is nowhere else.
+    """
+
+    pcm: np.ndarray
+    first_us: int | None
+    follows: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pass:
+    """What a pass gave.
+
+    Attributes:
+      returncode: ffmpeg's.
+      log: ffmpeg's, without the file's name.
+      streams: what ffmpeg says of the input; None where it could not open it.
+      frames: the bytes of all frames.
+      first_picture_us: time of the source picture of frame 0; None where there is none, or it has no time of its own.
+      follows: whether a picture was decoded before that.
+      sounds: in the order in which they were wanted.
+    """
+
+    returncode: int
+    log: str
+    streams: Streams | None
+    frames: bytearray
+    first_picture_us: int | None
+    follows: bool
+    sounds: tuple[Heard, ...]
+
+    @property
+    def reaches_start(self) -> bool:
+        """Whether nothing that comes before what was decoded could belong to the span."""
+        first_us = self.first_picture_us
+        pictures_do = self.follows or (first_us is not None and first_us <= 0)
+        sounds_do = all(heard.first_us is not None and (heard.first_us <= 0 or heard.follows) for heard in self.sounds)
+        return pictures_do and sounds_do
+
+
+def run(span: Span, seek_us: int, wanted: Wanted, program: str, deadline: float) -> Pass:
+    """Decodes a span, beginning to read at the key frame before `seek_us`.
+
+    Raises:
+      UnusableError: it is larger than a clip may be.
+      WorkerTroubleError: this machine failed, not the media.
+    """
+    count = (wanted.pictures is not None) * 2 + 2 * len(wanted.sounds)
+    try:
+        result = process.run(
+            program,
+            arguments(span, seek_us, wanted),
+            outputs=count,
+            byte_limit=MAX_CLIP_BYTES,
+            time_limit_s=deadline - time.monotonic(),
+        )
+    except OverflowError as error:
+        raise UnusableError("too_many_bytes", f"over {MAX_CLIP_BYTES >> 20} MiB when decoded") from error
+    outputs = list(result.outputs)
+    frames, picture_stats = (outputs.pop(0), outputs.pop(0)) if wanted.pictures is not None else (bytearray(), b"")
+    first_picture_us, follows = _first_picture(bytes(picture_stats), span)
+    log = result.log.replace(span.path, "FILE")  # a file's name must not pass for a complaint
+    return Pass(
+        returncode=result.returncode,
+        log=log,
+        streams=parse(log),
+        frames=frames,
+        first_picture_us=first_picture_us,
+        follows=follows,
+        sounds=tuple(_heard(pcm, bytes(stats), span) for pcm, stats in zip(outputs[::2], outputs[1::2], strict=True)),
+    )
+
+
+def arguments(span: Span, seek_us: int, wanted: Wanted) -> list[str]:
+    """ffmpeg's command line for a pass. `{0}` receives frames and `{1}` their times, then come the sounds in pairs."""
+    head, tail = _words(wanted)
+    end_us = span.start_us + span.duration_us
+    own = {
+        _START_US: str(span.start_us),
+        _START: seconds(span.start_us),
+        _END: seconds(end_us),
+        _FRAMES: str(num_frames(span.duration_us)),
+    }
+    # The clock is the file's, its zero the earliest timestamp. What is read from the beginning may be set right where
+    # the clock starts again; after a seek that would take the seek itself for a fault.
+    place = ["-copyts", "-start_at_zero", "-ss", seconds(seek_us)] if seek_us else []
+    return [*head, *place, "-i", source(span.path), *(_filled(word, own) for word in tail)]
+
+
+def _filled(word: str, own: dict[str, str]) -> str:
+    for mark, text in own.items() if "<" in word else ():
+        word = word.replace(mark, text)
+    return word
+
+
+def source(path: str) -> str:
+    """A local file as an input; "file:" keeps a name with a colon or a dash a name, braces are doubled for `run`."""
+    return "file:" + path.replace("{", "{{").replace("}", "}}")
+
+
+def opening() -> dict[str, object]:
+    """The options by which every pass opens a file, so that all say the same of it."""
+    return {
+        "threads": 1,
+        "max_pixels": MAX_PIXELS,
+        "max_error_rate": MAX_ERROR_RATE,
+        "protocol_whitelist": PROTOCOLS,
+        "format_whitelist": ",".join(DEMUXERS),
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _words(wanted: Wanted) -> tuple[list[str], list[str]]:
+    """The arguments before and after the input's own: building them takes as long as a hundred frames."""
+    options = opening() | {"noaccurate_seek": None, "reinit_filter:v": 0}
+    if wanted.pictures is not None and wanted.pictures.decoder is not None:
+        options["vcodec"] = wanted.pictures.decoder
+    media = ffmpeg.input("MEDIA", **options)
+    outputs = []
+    if wanted.pictures is not None:
+        outputs.append(_picture_output(media, wanted))
+    outputs += [_sound_output(media, sound, len(outputs) + n) for n, sound in enumerate(wanted.sounds)]
+    words = (ffmpeg.merge_outputs(*outputs) if len(outputs) > 1 else outputs[0]).get_args()
+    cut = words.index("-i")
+    quiet = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-cpuflags", process.CPU_FLAGS]
+    return [*quiet, "-filter_threads", "1", *words[:cut]], words[cut + 2 :]
+
+
+def _picture_output(media, wanted: Wanted):
+    assert wanted.pictures is not None
+    chosen = _THUMBNAILS if wanted.thumbnails else wanted.pictures.chosen
+    chain = ",".join(filter(None, (wanted.pictures.each, _NEAREST, _AT_25, chosen)))
+    form = {"f": "rawvideo"} if wanted.thumbnails else {"f": "image2pipe", "vcodec": "mjpeg", "q:v": JPEG_QSCALE}
+    stats = {"stats_enc_pre:v": "{1}", "stats_enc_pre_fmt:v": _PICTURE_STATS}
+    which = {"map": f"0:{wanted.video}"} if wanted.video is not None else {"an": None, "sn": None, "dn": None}
+    exact = {"fps_mode": "passthrough", "flags:v": "+bitexact", "threads": 1, "map_metadata": -1, "fflags": "+bitexact"}
+    return media.output("{0}", vf=chain, **form, **stats, **which, **exact)
+
+
+def _sound_output(media, sound: Sound, number: int):
+    mixed = ":channel_layouts=mono" if sound.channels == 1 else ""
+    chain = ",".join(filter(None, (sound.first, _RESAMPLED, f"aformat=sample_fmts=s16{mixed}")))
+    stats = {"stats_enc_pre:a": f"{{{2 * number + 1}}}", "stats_enc_pre_fmt:a": _SOUND_STATS}
+    which = {"map": f"0:{sound.index}"} if sound.index is not None else {"vn": None, "sn": None, "dn": None}
+    exact = {"flags:a": "+bitexact", "map_metadata": -1}
+    return media.output(f"{{{2 * number}}}", af=chain, f="s16le", acodec="pcm_s16le", **stats, **which, **exact)
+
+
+def _first_picture(stats: bytes, span: Span) -> tuple[int | None, bool]:
+    line = stats.partition(b"\n")[0].split()
+    if len(line) != 3:
+        return None, False
+    numerator, _, denominator = line[1].partition(b"/")
+    if int(line[0]) == _NO_TIME or not int(denominator):
+        return None, int(line[2]) > 0
+    return int(line[0]) * MICROSECONDS * int(numerator) // int(denominator) - span.start_us, int(line[2]) > 0
+
+
+def _heard(pcm: bytes | bytearray, stats: bytes, span: Span) -> Heard:
+    words = [int(word) for word in stats.split()]
+    times = np.array(words[::3], np.int64) - (span.start_us * SAMPLE_RATE_HZ + MICROSECONDS // 2) // MICROSECONDS
+    lengths = np.array(words[1::3], np.int64)
+    if not (total := int(lengths.sum())):
+        return Heard(pcm=np.zeros(0, np.int16), first_us=None, follows=False)
+    channels = max(1, len(pcm) // 2 // total)
+    samples = np.frombuffer(pcm, "<i2", total * channels)
+    samples = samples.reshape(total, channels) if channels > 1 else samples
+    return Heard(
+        pcm=_placed(samples, times, lengths, span.duration_us * SAMPLE_RATE_HZ // MICROSECONDS),
+        first_us=int(times[0]) * MICROSECONDS // SAMPLE_RATE_HZ,
+        follows=0 < words[2] < _NO_NUMBER,
+    )
+
+
+def _placed(samples: np.ndarray, times: np.ndarray, lengths: np.ndarray, most: int) -> np.ndarray:
+    """Each piece at its time: ffmpeg sets its graph up anew where the form of the sound changes."""
+    ends = np.cumsum(lengths)
+    breaks = np.flatnonzero(times[1:] != times[:-1] + lengths[:-1]) + 1
+    length = min(most, int((times + lengths).max()))
+    placed = np.zeros((length, *samples.shape[1:]), np.int16)
+    for first, last in zip([0, *breaks], [*breaks, len(times)], strict=True):
+        part = samples[ends[first] - lengths[first] : ends[last - 1]]
+        at = int(times[first])
+        part = part[max(0, -at) :][: max(0, length - max(0, at))]
+        placed[max(0, at) : max(0, at) + len(part)] = part
+    return placed
+
+
+def seconds(microseconds: int) -> str:
+    """A time in ffmpeg's words."""
+    return f"{microseconds // MICROSECONDS}.{microseconds % MICROSECONDS:06d}"

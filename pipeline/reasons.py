@@ -1,0 +1,48 @@
+"""Why media give no clip: ffmpeg's complaints as reasons."""
+
+import re
+
+# The first pattern found among ffmpeg's complaints names the reason. Causes stand before consequences.
+_REASONS = (
+    (re.compile(r"exceeds specified max pixel count"), "too_many_pixels"),
+    (re.compile(r"not in allowed list|not on whitelist"), "format_not_allowed"),
+    (re.compile(r"\[out#0/(?:image2pipe|rawvideo)\] .*Output file does not contain any stream"), "no_video"),
+    (re.compile(r"\[out#1/s16le\] .*Output file does not contain any stream"), "no_audio"),
+    (re.compile(r"detected only with low score"), "not_media"),  # by its name only
+    (re.compile(r"moov atom not found|partial file"), "truncated"),
+    (re.compile(r"No such file or directory|Permission denied|Is a directory"), "missing"),
+    (re.compile(r"[Nn]o decoder found|Decoder .* not found|unknown codec"), "unknown_codec"),
+    (re.compile(r"Error opening input"), "not_media"),
+    (re.compile(r"Decode error rate .* exceeds maximum"), "decode_errors"),
+)
+# After the names of components and before any text: titles and the like, which follow [info], are not complaints.
+_COMPLAINT = re.compile(r"(?:\[[^\]]*\] )*?\[(?:warning|error|fatal|panic)\] ")
+_ENCRYPTED = re.compile(r"^\[info\] +Encryption initialization data:|\((?:encv|enca) / ", re.MULTILINE)
+_NOISE = re.compile(r" @ 0x[0-9a-f]+")
+
+
+class UnusableError(ValueError):
+    """The media can never become a record; the same bytes give the same reason everywhere."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def failure(returncode: int, log: str) -> UnusableError:
+    """The reason that the log of a pass names which gave no clip."""
+    complaints = [_NOISE.sub("", line) for line in log.splitlines() if _COMPLAINT.match(line)]
+    if _ENCRYPTED.search(log):
+        return UnusableError("encrypted", "a stream is encrypted")
+    for pattern, reason in _REASONS:
+        for complaint in complaints:
+            if pattern.search(complaint):
+                return UnusableError(reason, _short(complaint))
+    if returncode == 0:
+        return UnusableError("no_frames_or_sound", "a stream decodes to nothing")
+    return UnusableError("decode_failed", _short(complaints[-1]) if complaints else f"ffmpeg ended with {returncode}")
+
+
+def _short(line: str) -> str:
+    return line.strip()[:200]

@@ -1,0 +1,84 @@
+"""Which sound of a file is the clip's, and what to do where mixing it down loses it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mbt.pipeline.passes import Heard, Sound
+from mbt.pipeline.streams import AudioStream, Streams
+
+# Below this (-40 dB of full scale) the mix may be what is left of channels that cancel, and they are looked at one by
+# one; it has cancelled where the loudest channel has ten times its amplitude.
+_FAINT = 0.01 * 32768
+_CANCELLED = 10.0
+_SILENT_PEAK = 3  # -80 dB of full scale: what dithering leaves of silence
+_MOST_TRACKS = 32
+
+DOWNMIX_CANCELS, SILENT = "downmix_cancels", "silent"
+
+
+def outputs(found: Streams, index: int | None) -> tuple[tuple[Sound, ...], tuple[str, ...]]:
+    """The sounds that make the clip's, and the treatments that this means.
+
+    Several mono streams of which the container prefers none, in one language, are the microphones of one recording:
+    they are mixed. Of ambisonics channel W is taken, which is the mono sound. Channels of which nobody says where they
+    stand are mixed alike.
+
+    Args:
+      found: what ffmpeg says of the file.
+      index: of the stream that ffmpeg chooses.
+    """
+    chosen = next((stream for stream in found.audio if stream.index == index), None)
+    if chosen is None:
+        return (Sound(),), ()
+    alike = [stream for stream in found.audio if _is_alike(stream, chosen)]
+    if 1 < len(alike) == len(found.audio) <= _MOST_TRACKS:
+        return tuple(Sound(index=stream.index) for stream in alike), ("mixed_tracks",)
+    if chosen.layout.startswith("ambisonic"):
+        return (Sound(first="pan=mono|c0=c0"),), ("ambisonic",)
+    if chosen.layout.split(" ")[1:2] == ["channels"]:
+        alike_weights = "+".join(f"{1 / chosen.channels:.9f}*c{channel}" for channel in range(chosen.channels))
+        return (Sound(first=f"pan=mono|c0={alike_weights}"),), ("mixed_channels",)
+    return (Sound(),), ()
+
+
+def mixed(sounds: Sequence[Heard]) -> np.ndarray:
+    """One channel of several: their mean, without those that are silent throughout."""
+    heard = [sound.pcm for sound in sounds if not is_silent(sound.pcm)] or [sounds[0].pcm]
+    if len(heard) == 1:
+        return np.pad(heard[0], (0, max(len(sound.pcm) for sound in sounds) - len(heard[0])))
+    total = np.zeros(max(len(sound.pcm) for sound in sounds), np.int64)
+    for pcm in heard:
+        total[: len(pcm)] += pcm
+    return ((2 * total + len(heard)) // (2 * len(heard))).astype(np.int16)
+
+
+def is_silent(pcm: np.ndarray) -> bool:
+    """Whether nothing can be heard."""
+    return not len(pcm) or int(np.abs(pcm.astype(np.int32)).max()) <= _SILENT_PEAK
+
+
+def is_faint(pcm: np.ndarray) -> bool:
+    """Whether it may be what is left of channels that cancel."""
+    return _amplitude(pcm) < _FAINT
+
+
+def kept(mix: np.ndarray, channels: np.ndarray) -> np.ndarray | None:
+    """The loudest of the channels (the first of equals, the left one), where mixing them down has lost the sound."""
+    if channels.ndim != 2:
+        return None
+    amplitudes = [_amplitude(channels[:, channel]) for channel in range(channels.shape[1])]
+    loudest = int(np.argmax(np.asarray(amplitudes) > 0.999 * max(amplitudes)))
+    if is_silent(channels[:, loudest]) or amplitudes[loudest] < _CANCELLED * _amplitude(mix):
+        return None
+    return np.ascontiguousarray(channels[:, loudest])
+
+
+def _is_alike(stream: AudioStream, chosen: AudioStream) -> bool:
+    form = ("layout", "is_default", "language", "codec", "sample_rate_hz")
+    return stream.layout == "mono" and all(getattr(stream, name) == getattr(chosen, name) for name in form)
+
+
+def _amplitude(pcm: np.ndarray) -> float:
+    """Root of the mean square."""
+    return float(np.sqrt(np.mean(np.square(pcm, dtype=np.float64)))) if len(pcm) else 0.0

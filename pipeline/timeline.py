@@ -1,0 +1,187 @@
+"""From where in a file a span must be read so that its beginning is right, and how long the clip is that comes.
+
+A demuxer that is asked for a time lands where its index says, or where it guesses: behind the key frame, behind the
+sound, in another recording. So the times of what was decoded are looked at, and where the start was not reached the
+pass is made again from further back, at last from the beginning of the file.
+"""
+
+import dataclasses
+import re
+import time
+
+from mbt.pipeline import choice, passes
+from mbt.pipeline import ffmpeg as process
+from mbt.pipeline.passes import Pass, Span, Wanted
+from mbt.pipeline.reasons import UnusableError, failure
+from mbt.pipeline.streams import Streams
+from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS, SAMPLE_RATE_HZ
+
+# A stream may begin this much after the clip does, or end this much before: the first or last frame is held, the sound
+# padded with silence.
+TOLERATED_GAP_US = MICROSECONDS // 2
+TOLERATED_GAP_SHARE = 0.1
+# Tools differ by some hundredths of a second about how long a file is: a span that ends this much later is honoured.
+END_SLACK_US = MICROSECONDS // 10
+
+# How much before the start the passes begin to read, until one reaches it; the last begins with the file. A tenth of a
+# second is what decoders of sound need to warm up: what they give first lacks what came before (MP3, AAC, Opus).
+_BACK_US = (MICROSECONDS // 10, 2 * MICROSECONDS, 8 * MICROSECONDS, 32 * MICROSECONDS)
+# These have no index, and no clock that is one from end to end: a length is the difference of two time stamps.
+_WITHOUT_INDEX = ("mpegts", "mpeg")
+_BACK_WITHOUT_INDEX_US = (10 * MICROSECONDS, 40 * MICROSECONDS)
+_NEAR_US = 20 * MICROSECONDS  # from the beginning, a file without an index is read at once
+_RESTART = re.compile(r"^(?:\[[^\]]*\] )*\[warning\] timestamp discontinuity ", re.MULTILINE)
+_SCANNED = re.compile(r"^\[info\] (?:frame|size)=.* time=(\d+):(\d\d):(\d\d\.\d+) ", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a span was read.
+
+    Attributes:
+      done: the pass that gives it.
+      seek_us: where that began to read.
+      treatments: what it did that is not done to most files.
+    """
+
+    done: Pass
+    seek_us: int
+    treatments: frozenset[str]
+
+
+def read(span: Span, program: str, deadline: float, *, thumbnails: bool = False) -> Reading:
+    """Makes as many passes as a span needs: one, for a plain file with an index.
+
+    Args:
+      span: of a file.
+      program: the ffmpeg to run.
+      deadline: for all passes together, on the monotonic clock.
+      thumbnails: tiny pictures in the place of frames.
+
+    Raises:
+      UnusableError: nothing of the span is there, with the reason that ffmpeg's log names.
+      WorkerTroubleError: this machine failed, not the media.
+    """
+    plain = Wanted(thumbnails=thumbnails)
+    places = _places(span.start_us, _BACK_US)
+    place = places.pop(0)
+    done = passes.run(span, place, plain, program, deadline)
+    wanted, treatments = choice.choose(done, plain)
+    if place and has_no_index(done.streams):
+        places = _places_without_index(span, program, deadline)
+    elif wanted != plain:
+        places.insert(0, place)
+    elif _good(done) or _is_past_end(done, span):
+        places = []
+    for place in places if done.returncode == 0 or wanted != plain else places[-1:]:
+        done = passes.run(span, place, wanted, program, deadline)
+        if _good(done):
+            break
+    return Reading(done=_checked(done, span), seek_us=place, treatments=treatments)
+
+
+def has_no_index(found: Streams | None) -> bool:
+    """Whether where a seek ends and how long the file is are guesses."""
+    return found is not None and found.container in _WITHOUT_INDEX
+
+
+def scan(path: str, program: str, deadline: float) -> tuple[bool, int | None]:
+    """Reads the packets of a whole file: whether its clock begins again inside, and its length in microseconds."""
+    words = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-protocol_whitelist", passes.PROTOCOLS]
+    words += ["-format_whitelist", ",".join(passes.DEMUXERS), "-i", passes.source(path)]
+    words += ["-map", "0:V?", "-map", "0:a?", "-c", "copy", "-f", "null", "-"]
+    log = process.run(program, words, outputs=0, byte_limit=0, time_limit_s=deadline - time.monotonic()).log
+    found = _SCANNED.findall(log.replace(path, "FILE"))
+    if not found:
+        return True, None
+    hours, minutes, rest = found[-1]  # the last line is ffmpeg's own
+    seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    return bool(_RESTART.search(log)), round(seconds * MICROSECONDS)
+
+
+def length(done: Pass, num_frames: int, span: Span) -> int:
+    """Length of the clip that a pass gives, in microseconds; less than the span where the media end earlier.
+
+    Raises:
+      UnusableError: a stream ends long before the clip does.
+    """
+    audio_us = max(len(heard.pcm) for heard in done.sounds) * MICROSECONDS // SAMPLE_RATE_HZ
+    lengths_us = {"video": num_frames * MICROSECONDS // FRAME_RATE_HZ, "audio": audio_us}
+    there_us = _left_us(done, span)
+    # A container can be wrong: the first fragment may know of no other.
+    if there_us is None or min(lengths_us.values()) > there_us + END_SLACK_US:
+        there_us = max(lengths_us.values())
+    duration_us = span.duration_us if span.duration_us <= there_us + END_SLACK_US else there_us
+    gap_us = tolerated_gap_us(duration_us)
+    for name, stream_us in lengths_us.items():
+        if stream_us < duration_us - gap_us:
+            detail = f"{name} ends after {stream_us / MICROSECONDS:.2f} of {duration_us / MICROSECONDS:.2f} s"
+            raise UnusableError("truncated", detail)
+    return duration_us
+
+
+def tolerated_gap_us(duration_us: int) -> int:
+    """How much of a clip a stream may lack at either end."""
+    return max(TOLERATED_GAP_US, int(duration_us * TOLERATED_GAP_SHARE))
+
+
+def late(done: Pass, duration_us: int) -> tuple[str, ...]:
+    """The treatments of a clip in which a stream begins, by more than what is tolerated, after the clip does."""
+    gap_us = tolerated_gap_us(duration_us)
+    found = []
+    if done.first_picture_us is not None and done.first_picture_us > gap_us:
+        found.append("late_picture")
+    if any(heard.first_us is not None and heard.first_us > gap_us and not heard.follows for heard in done.sounds):
+        found.append("late_sound")
+    return tuple(found)
+
+
+def _left_us(done: Pass, span: Span) -> int | None:
+    """How much of the media is left from the start of the span on, by the container; None where it does not know."""
+    found = done.streams
+    if found is None or has_no_index(found) or found.duration_us is None:
+        return None
+    return found.duration_us + MICROSECONDS // 200 - span.start_us  # ffmpeg prints hundredths, rounded
+
+
+def _places(start_us: int, back_us: tuple[int, ...]) -> list[int]:
+    """Where the passes begin to read, one after the other; 0 is the beginning, where nothing is sought."""
+    return [start_us - back for back in back_us if start_us > back] + [0]
+
+
+def _places_without_index(span: Span, program: str, deadline: float) -> list[int]:
+    if span.start_us <= _NEAR_US or scan(span.path, program, deadline)[0]:
+        return [0]
+    return _places(span.start_us, _BACK_WITHOUT_INDEX_US)
+
+
+def _good(done: Pass) -> bool:
+    return done.returncode == 0 and done.reaches_start
+
+
+def _is_past_end(done: Pass, span: Span) -> bool:
+    left_us = _left_us(done, span)
+    return left_us is not None and left_us <= 0 and not done.frames
+
+
+def _checked(done: Pass, span: Span) -> Pass:
+    if _is_past_end(done, span):
+        there_us = span.start_us + (_left_us(done, span) or 0)
+        raise UnusableError("start_past_end", f"the media is {there_us / MICROSECONDS:.2f} s long")
+    if done.returncode:
+        raise failure(done.returncode, done.log)
+    first_us = done.first_picture_us
+    there = {
+        "picture": bool(done.frames) and (first_us is None or first_us < span.duration_us),
+        "sound": all(heard.first_us is not None for heard in done.sounds),
+    }
+    if all(there.values()):
+        return done
+    error = failure(done.returncode, done.log)
+    if error.reason == "no_frames_or_sound":
+        if not any(there.values()) and has_no_index(done.streams):
+            error = UnusableError("start_past_end", "the media has neither picture nor sound there")
+        elif any(there.values()):
+            (missing,) = (name for name, is_there in there.items() if not is_there)
+            error = UnusableError(f"no_{missing}_there", f"the span holds no {missing}")
+    raise error
