@@ -27,7 +27,7 @@ def frames(path: str) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def patch(size: str) -> str:
-    return f"color=c=0x{PATCH[0]:02x}{PATCH[1]:02x}{PATCH[2]:02x}:s={size}:r=25:d=1"
+    return f"color=c=0x{PATCH[0]:02x}{PATCH[1]:02x}{PATCH[2]:02x}:s={size}:r=25:d=1,format=gbrp"
 
 
 @pytest.mark.parametrize(
