@@ -43,9 +43,6 @@ demo: $(READY) ## clips, records, three trained models, a table and a picture (m
 test: $(READY) ## the tests; with CI=true the slow ones too, and those on other engines
 	@.venv/bin/python -m pytest -n 2 --dist worksteal -q $(if $(CI),,-m "not slow and not engines") $(ARGS)
 
-campaign: $(READY) ## each script of tests/campaigns/ in turn, whole (make campaign ARGS=--share=0.1: a tenth)
-	@set -e; for script in $(CAMPAIGNS); do echo "== $$script"; nice .venv/bin/python $$script $(ARGS); done
-
 lint: $(READY) .types/mbt ## ruff and mypy
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .

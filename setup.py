@@ -15,6 +15,7 @@ setup(
     package_dir={f"mbt.{folder}": folder for folder in FOLDERS},
     package_data={
         "mbt.pipeline": ["canary.mp4"],
+        "mbt.pipeline.curves": ["*.cube"],
         "mbt.pipeline.annotations": ["audioset_labels.csv"],
         "mbt.pipeline.report": ["*.j2", "*.css", "*.js"],
     },

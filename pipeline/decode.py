@@ -50,6 +50,7 @@ def settings() -> dict[str, object]:
         "shorter_side": pictures.SHORTER_SIDE,
         "jpeg_qscale": passes.JPEG_QSCALE,
         "jpeg_chroma": "4:2:0, BT.601, full range",
+        "pictures": pictures.settings(),
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "streams": "the default ones, then ffmpeg's choice; mono tracks of which none is preferred, mixed",
         "channels": "mono, ffmpeg's downmix; the loudest channel where that cancels; W of ambisonics",

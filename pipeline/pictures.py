@@ -1,20 +1,32 @@
-"""How the pictures of a stream become frames: what is done to each source picture, and to each that is kept."""
+"""How the pictures of a stream become frames: what is done to each source picture, and to each that is kept.
+
+Frames are sRGB, as JPEG readers take them to be. Counted as treatments: fields that were put together, transparency
+over black, high dynamic range, other primaries, high definition that does not say its matrix.
+"""
 
 import dataclasses
 
+from mbt.pipeline import color
 from mbt.pipeline.streams import VideoStream
 
 SHORTER_SIDE = 256
 SCALER = "bicubic+accurate_rnd+bitexact+full_chroma_int"
+DEINTERLACED = "deinterlaced"
+ALPHA_OVER_BLACK = "alpha_over_black"
+UNTAGGED_HD = "untagged_hd"
 
 _SCALE = f"min(1,{SHORTER_SIDE}/min(iw*sar,ih))"
+_FLAGS = f"flags={SCALER}"
 # The sizes are those of the first frame: where a stream's size changes, the later frames are scaled to them.
-_SCALED = (
-    f"scale=w='max(1,trunc(iw*sar*{_SCALE}+0.5))':h='max(1,trunc(ih*{_SCALE}+0.5))'"
-    f":flags={SCALER}"
-    ":out_color_matrix=smpte170m:out_range=pc"  # JFIF readers assume BT.601, full range
-    ",setsar=1,format=yuvj420p"
-)
+_SIZE = f"scale=w='max(1,trunc(iw*sar*{_SCALE}+0.5))':h='max(1,trunc(ih*{_SCALE}+0.5))':{_FLAGS}"
+_JFIF = "out_color_matrix=smpte170m:out_range=pc"  # JFIF readers assume BT.601, full range
+_ENCODED = "setsar=1,format=yuvj420p"
+_SCALED = f"{_SIZE}:{_JFIF},{_ENCODED}"
+# One frame of two fields, where the decoder marks it so: the rate stays, and progressive pictures in between as well.
+_DEINTERLACE = "bwdif=mode=send_frame:parity=auto:deint=interlaced"
+# Transparency lies beside the film (VP8 and VP9 in Matroska), and ffmpeg's own decoders leave it there.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_OVER_BLACK = "premultiply=inplace=1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,5 +51,30 @@ PLAIN = Pictures()
 
 def filters(stream: VideoStream) -> Pictures:
     """What a stream needs; `PLAIN` for an ordinary one, which then takes no second pass."""
-    del stream  # nothing is done to any, yet
-    return PLAIN
+    is_interlaced = stream.field_order in ("top_first", "bottom_first")
+    to_srgb, treatments = color.conversion(stream)
+    matrix = color.untagged_matrix(stream)
+    if not (is_interlaced or stream.alpha or to_srgb or matrix):
+        return PLAIN
+    size = f"{_SIZE}:in_color_matrix={matrix}" if matrix else _SIZE
+    over_black = (_OVER_BLACK,) if stream.alpha else ()
+    if to_srgb:
+        chosen = (*over_black, size, *to_srgb, f"scale={_FLAGS}:{_JFIF}", _ENCODED)
+    else:
+        chosen = (*over_black, f"{size}:{_JFIF}", _ENCODED)
+    done = {DEINTERLACED: is_interlaced, ALPHA_OVER_BLACK: stream.alpha, UNTAGGED_HD: matrix is not None}
+    return Pictures(
+        each=_DEINTERLACE if is_interlaced else "",
+        chosen=",".join(chosen),
+        decoder=_ALPHA_DECODERS.get(stream.codec) if stream.alpha else None,
+        treatments=(*(word for word, is_done in done.items() if is_done), *treatments),
+    )
+
+
+def settings() -> dict[str, object]:
+    """What is done to pictures that are not plain, for `dataset.json`."""
+    return {
+        "deinterlacing": _DEINTERLACE,
+        "transparency": _OVER_BLACK,
+        "colors": color.settings(),
+    }

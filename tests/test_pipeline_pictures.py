@@ -1,0 +1,97 @@
+"""Pictures of streams that are not plain, from real films to frames."""
+
+import io
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbt.pipeline import ffmpeg
+from mbt.pipeline.decode import decode
+
+PATCH = (200, 100, 50)
+SOUND = ("-f", "lavfi", "-i", "sine=frequency=440:duration=1")
+
+
+def make(path, source: str, *words: str) -> str:
+    command = [ffmpeg.executable(), "-v", "error", "-y", "-f", "lavfi", "-i", source, *SOUND, *words, str(path)]
+    subprocess.run(command, check=True)
+    return str(path)
+
+
+def frames(path: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(frames, height, width, 3), and the treatments."""
+    decoded = decode(path, 0, 1_000_000, program=ffmpeg.executable())
+    return np.stack([np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in decoded.frames]), decoded.treatments
+
+
+def patch(size: str) -> str:
+    return f"color=c=0x{PATCH[0]:02x}{PATCH[1]:02x}{PATCH[2]:02x}:s={size}:r=25:d=1,format=gbrp"
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix", "treatments"),
+    [("320x240", "bt601", ()), ("1280x720", "bt709", ("untagged_hd",)), ("720x1280", "bt709", ("untagged_hd",))],
+)
+def test_untagged_pictures_keep_their_colours(tmp_path, size, matrix, treatments):
+    untagged = f"scale=out_color_matrix={matrix},format=yuv420p,setparams=colorspace=unknown"
+    film = make(tmp_path / "film.mp4", patch(size), "-vf", untagged, "-crf", "4")
+    seen, done = frames(film)
+    assert np.abs(seen[10, 50, 50].astype(int) - PATCH).max() <= 3
+    assert done == treatments
+
+
+@pytest.mark.parametrize(
+    "coding",
+    [
+        ("film.webm", "-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p"),
+        ("film.webm", "-c:v", "libvpx", "-pix_fmt", "yuva420p", "-auto-alt-ref", "0"),
+        ("film.mov", "-c:v", "qtrle", "-pix_fmt", "argb"),
+        ("film.mov", "-c:v", "prores_ks", "-pix_fmt", "yuva444p10le"),
+        ("film.mkv", "-c:v", "ffv1", "-pix_fmt", "yuva420p"),
+    ],
+    ids=lambda coding: coding[2],
+)
+def test_what_is_transparent_is_black(tmp_path, coding):
+    name, *words = coding
+    film = make(
+        tmp_path / name,
+        # Green that nobody shall see, under a right half without opacity.
+        "color=c=0x00ff00:s=160x96:r=25:d=1,format=rgba,geq=r=200*lt(X\\,80):g=if(lt(X\\,80)\\,100\\,255):b=50*lt(X\\,80)"
+        ":a=255*lt(X\\,80)",
+        *words,
+    )
+    seen, done = frames(film)
+    assert done == ("alpha_over_black",)
+    assert np.abs(seen[10, 48, 40].astype(int) - PATCH).max() <= 8
+    assert seen[10, 48, 120].max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "words"),
+    [
+        ("film.mp4", "tff", ("-c:v", "libx264", "-flags", "+ildct+ilme", "-x264opts", "tff=1")),
+        ("film.mp4", "bff", ("-c:v", "libx264", "-flags", "+ildct+ilme", "-x264opts", "bff=1")),
+        ("film.ts", "tff", ("-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-q:v", "2")),
+        ("film.mpg", "bff", ("-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-q:v", "2")),
+    ],
+)
+def test_fields_are_put_together_without_combs(tmp_path, name, first, words):
+    """A bar that runs: between two lines of a frame that is woven of fields it stands at two places."""
+    parity = {"tff": "tff", "bff": "bff"}[first]
+    source = (
+        "color=c=black:s=320x192:r=50:d=1,geq=lum=235*between(X\\,20+4*N\\,60+4*N):cb=128:cr=128"
+        f",tinterlace=mode={'interleave_top' if first == 'tff' else 'interleave_bottom'},setfield={parity}"
+    )
+    seen, done = frames(make(tmp_path / name, source, *words))
+    assert done == ("deinterlaced",)
+    lines = seen[5:20].mean(axis=-1)
+    # A comb is a line that differs from both its neighbours, which are alike.
+    comb = np.abs(2 * lines[:, 1:-1] - lines[:, :-2] - lines[:, 2:]).mean()
+    assert comb < 1.0, comb
+
+
+def test_progressive_films_are_left_alone(tmp_path):
+    _, done = frames(make(tmp_path / "film.mp4", "testsrc2=s=320x192:r=25:d=1", "-pix_fmt", "yuv420p"))
+    assert done == ()
