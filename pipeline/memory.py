@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 WHOLE_BYTES = 2 << 30  # of address space, for an ffmpeg that runs alone; a second of 4K60, 10 bits, takes 1.7 GiB
 SHARE_BYTES = 1 << 30  # for each of those that run at the same time; ordinary clips take less than 0.4 GiB
-ROOM_BYTES_PER_THREAD = 64 << 20  # a clip of ten seconds has 6 MB; encoding takes three times a clip for a moment
+ROOM_BYTES_PER_THREAD = 64 << 20  # a clip of ten seconds has 6 MB; encoding copies it several times
 _REACHED = 0.9  # of the address space: with so little left something is refused
 _LOOKS_EVERY_S = 0.05
 

@@ -566,7 +566,7 @@ def test_a_clip_that_cannot_be_probed_here_costs_no_other_of_its_source(server, 
     real = ffmpeg.executable()
     program.write_text(f'#!/bin/sh\ncase "$*" in *"-ss 0.500000"*) kill -9 $$;; esac\nexec {real} "$@"\n')
     program.chmod(0o755)
-    assert mbt_data("fetch", *words(tmp_path, f"--ffmpeg={program}")).returncode == 0
+    mbt_data("build", *words(tmp_path, f"--ffmpeg={program}"))
     found = outcomes(tmp_path / "out")
     assert found == {"0.mp4": ("ok", ""), "late": ("transient", "probe_failed")}
 
