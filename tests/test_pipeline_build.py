@@ -18,7 +18,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from media_server import serving
+from media_server import PRIVATE, serving
 
 from mbt.pipeline import ffmpeg, plan
 from mbt.schemas import index as shard_index
@@ -253,7 +253,8 @@ def test_the_media_of_a_clip_that_is_left_out_are_kept(mbt_data, write_csv, clip
             server.files[f"{number}.mp4"] = (clip_folder / f"{number}.mp4").read_bytes()
         rows = [{"video_path": f"{server.url}/{n}.mp4", "start": 0, "end": 1, "label": "a", "id": n} for n in range(3)]
         write_csv(tmp_path / "clips.csv", rows)
-        assert mbt_data("fetch", f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out").returncode == 0
+        words = (f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out", PRIVATE)
+        assert mbt_data("fetch", *words).returncode == 0
     (kept,) = [
         path for path in (tmp_path / "out" / "media").rglob("*.mp4") if path.read_bytes() == server.files["1.mp4"]
     ]

@@ -547,10 +547,10 @@ def test_the_probe_and_the_build_say_the_same_of_media_that_want_too_much(
     for name in ("title.mp4", "stts.mp4"):
         server.files[name] = made[name]
     clips(["title.mp4", "stts.mp4"])
-    assert mbt_data("fetch", *words(tmp_path)).returncode == 0
+    assert mbt_data("fetch", *ours(tmp_path)).returncode == 0
     expected = {"title.mp4": ("ok", ""), "stts.mp4": ("unusable", "too_much_memory")}
     assert outcomes(tmp_path / "out") == expected
-    done = mbt_data("build", *words(tmp_path))
+    done = mbt_data("build", *ours(tmp_path))
     assert done.returncode == 0, done.stderr
     (table,) = (tmp_path / "out" / "snapshots").glob("*/clips.parquet")
     rows = pq.read_table(table).to_pylist()
@@ -566,7 +566,7 @@ def test_a_clip_that_cannot_be_probed_here_costs_no_other_of_its_source(server, 
     real = ffmpeg.executable()
     program.write_text(f'#!/bin/sh\ncase "$*" in *"-ss 0.500000"*) kill -9 $$;; esac\nexec {real} "$@"\n')
     program.chmod(0o755)
-    mbt_data("build", *words(tmp_path, f"--ffmpeg={program}"))
+    mbt_data("build", *ours(tmp_path, f"--ffmpeg={program}"))
     found = outcomes(tmp_path / "out")
     assert found == {"0.mp4": ("ok", ""), "late": ("transient", "probe_failed")}
 
