@@ -13,7 +13,11 @@ import threading
 import time
 from collections.abc import Iterator
 
+from mbt.pipeline import scratch
+from mbt.pipeline.file_lock import NO_FLOCK
+
 _POLL_S = 0.02
+_OTHER_PREFIX = "mbt-fetch-own-"
 
 
 class Budget:
@@ -57,7 +61,8 @@ class Budget:
     def _wait_for_turn(self) -> None:
         """The file holds the time of the next turn; each process takes one and writes the one after it."""
         with open(self._path("pace"), "a+", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # as in `_locked`
+                fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             now = time.time()
             turn = max(now, float(file.read() or 0))
@@ -76,15 +81,32 @@ def _locked(file: int) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_FLOCK:
+            raise  # where there are no locks, each process counts for itself
     return True
 
 
 def _folder_of_user() -> str:
-    """A folder that nobody else can have put there."""
-    folder = os.path.join(tempfile.gettempdir(), f"mbt-fetch-{os.getuid()}")
+    """A folder that nobody else can have put there, the same for all processes of this user."""
+    base = scratch.machine_folder()
+    usual = os.path.join(base, f"mbt-fetch-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
-        os.mkdir(folder, 0o700)
+        os.mkdir(usual, 0o700)
+    if _is_own(usual):
+        return usual
+    # Another user has that name. What has a name that nobody can foresee is found by its owner.
+    if not (found := _own_folders(base)):
+        tempfile.mkdtemp(prefix=_OTHER_PREFIX, dir=base)
+        found = _own_folders(base)  # two processes may have made one each, and take the same
+    return found[0]
+
+
+def _own_folders(base: str) -> list[str]:
+    names = sorted(name for name in os.listdir(base) if name.startswith(_OTHER_PREFIX))
+    return [path for name in names if _is_own(path := os.path.join(base, name))]
+
+
+def _is_own(folder: str) -> bool:
     status = os.lstat(folder)
-    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
-        raise OSError(f"{folder} is not a folder of this user: remove it, or set TMPDIR")
-    return folder
+    return status.st_uid == os.getuid() and stat.S_ISDIR(status.st_mode)

@@ -1,4 +1,4 @@
-"""The snapshots of a dataset as a reader finds them: by name, in the order of their creation, with their clip rows."""
+"""The snapshots of a dataset as a reader finds them: by name, in their order, with their clip rows."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from mbt.pipeline import snapshot, storage
 from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.snapshot import FOLDER
 from mbt.pipeline.terminal import shown
+from mbt.schemas import lineage
 from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, FormatError, Manifest
 
 _LATEST = re.compile(r"latest(?:~(\d+))?")
@@ -32,7 +33,7 @@ def snapshots(root: str) -> list[Manifest]:
         raise CatalogueError(
             f"--output={root}: no snapshot there; `mbt-data build --output={root}` makes one when it comes to its end"
         )
-    return sorted(found, key=lambda manifest: (manifest.created, manifest.snapshot))
+    return lineage.in_order(found)
 
 
 def find(known: Sequence[Manifest], name: str) -> Manifest:

@@ -79,4 +79,12 @@ class Flushed(io.BufferedWriter):
 
 
 def _not_through_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise link_error(path) if error.errno == errno.ELOOP else error from error
+
+
+def link_error(path: str) -> OSError:
+    """What is said of a symbolic link in the place of a file or folder that is to be written."""
+    return OSError(errno.ELOOP, f"{path} is a symbolic link, which is not followed for writing: remove it", path)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from mbt.pipeline import disk, storage
+from mbt.pipeline import disk, scratch, storage
 from mbt.pipeline.commands import (
     adopt,
     build,
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal_number, _end_at_once)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     try:
-        status = command.run(known, tuple(rest))
+        with scratch.folder():
+            status = command.run(known, tuple(rest))
         sys.stdout.flush()
         return status
     except flags.FlagsError as error:
@@ -95,7 +96,7 @@ def _end_at_once(signal_number: int, _: object) -> NoReturn:
     Children die with this process, whatever is published is whole, and the next run clears the rest.
     """
     os.write(2, b"\nmbt-data: interrupted; the same command goes on from here\n")
-    for module, name in (("dataflow", "say_what_goes_on"), ("writer", "let_go")):
+    for module, name in (("dataflow", "say_what_goes_on"), ("writer", "let_go"), ("scratch", "remove")):
         # One that is not there, or only half loaded, has nothing to say or to give back.
         getattr(sys.modules.get(f"mbt.pipeline.{module}"), name, lambda: None)()
     os._exit(128 + signal_number)

@@ -16,6 +16,7 @@ from mbt.pipeline.dataset import DatasetError
 from mbt.pipeline.plan import Task
 from mbt.pipeline.shard import FOLDER as SHARDS
 from mbt.schemas import index as shard_index
+from mbt.schemas import lineage
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, Manifest, Shard, Split
 from mbt.schemas.statistics import Statistics
@@ -68,9 +69,9 @@ class Tally:
 
 
 def latest(root: str) -> Manifest | None:
-    """The newest snapshot, or None."""
+    """The newest snapshot, or None; see `lineage.in_order`."""
     manifests = [found for name in storage.folders(storage.join(root, FOLDER)) if (found := read(root, name))]
-    return max(manifests, key=lambda manifest: (manifest.created, manifest.snapshot), default=None)
+    return next(reversed(lineage.in_order(manifests)), None)
 
 
 def read(root: str, name: str) -> Manifest | None:
@@ -123,7 +124,7 @@ def publish(
             writer.write_table(table)
     clips = sink.getvalue()
     parent = latest(root)
-    created = datetime.datetime.now(datetime.UTC)
+    created = _time_after(parent)
     manifest = Manifest(
         dataset=dataset.name,
         snapshot=name or created.strftime("%Y%m%dT%H%M%S.%fZ"),
@@ -138,12 +139,23 @@ def publish(
     )
     if parent is not None and _same(parent, manifest):
         return parent, False
+    storage.flush_folder(storage.join(root, SHARDS))  # those that a killed run left were not reported yet
     folder = storage.join(root, FOLDER, manifest.snapshot)
     if storage.exists(storage.join(folder, MANIFEST_FILE)):
         raise DatasetError(f"--snapshot={manifest.snapshot}: there is one of that name, and they never change")
     storage.write(storage.join(folder, CLIPS_FILE), clips.to_pybytes())
     storage.write(storage.join(folder, MANIFEST_FILE), manifest.to_json().encode())
     return manifest, True
+
+
+def _time_after(parent: Manifest | None) -> datetime.datetime:
+    """Now; or, where the clock was set back since the parent was published, the moment after that."""
+    now = datetime.datetime.now(datetime.UTC)
+    try:
+        before = datetime.datetime.fromisoformat(parent.created) if parent else now
+        return max(now, before + datetime.timedelta(microseconds=1)) if parent else now
+    except (ValueError, TypeError, OverflowError):  # no time, or one without a zone: not written by us
+        return now
 
 
 def _same(one: Manifest, other: Manifest) -> bool:

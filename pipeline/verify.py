@@ -30,6 +30,7 @@ from mbt.pipeline import dataset as datasets
 from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.progress import ByteBar
 from mbt.pipeline.shard_check import Checker, Listed, Problem
+from mbt.schemas import lineage
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import CLIPS_FILE, MANIFEST_FILE, Dataset, FormatError, Manifest
 
@@ -129,7 +130,10 @@ def _writing(options: VerifyOptions, dataset: Dataset, program: str) -> Iterator
     try:
         canary.check(program, dataset.canary)
         with writer.hold(options.root, take_over=options.take_over):
+            tmp = storage.join(options.root, "tmp")
+            storage.delete_folder(tmp)  # of killed commands: nobody else writes
             yield
+            storage.delete_folder(tmp)
     except (canary.CanaryError, writer.WriterError) as error:
         raise RefusedError(str(error)) from error
 
@@ -179,7 +183,7 @@ class _Verify:
         if wanted not in (ALL, LATEST, *names):
             raise RefusedError(f"--snapshot={wanted}: there are {', '.join(names)}")
         read = [self._manifest(name) for name in (names if wanted in (ALL, LATEST) else [wanted])]
-        manifests = sorted(filter(None, read), key=lambda manifest: (manifest.created, manifest.snapshot))
+        manifests = lineage.in_order(filter(None, read))
         return manifests[-1:] if wanted == LATEST else manifests
 
     def _is_finished(self, name: str) -> bool:

@@ -11,9 +11,11 @@ import re
 import threading
 from collections.abc import Iterator
 
-from mbt.pipeline import locks, storage
+from mbt.pipeline import file_lock, locks, storage
 
 _NAME = re.compile(r"\.writer(?:-(\d+)-of-(\d+))?")
+_LEFT = re.compile(rf"{_NAME.pattern}\.[0-9a-f]+{re.escape(file_lock.GRAVE)}")
+_FOLDERS = ("media", "ledger", "shards", "snapshots", "tmp", "purge")  # of ROOT
 _LET_GO_S = 5
 
 
@@ -65,7 +67,7 @@ WHOLE = Part(1, 1)
 
 def is_lock(name: str) -> bool:
     """Whether a file directly in ROOT is one of ours."""
-    return _NAME.fullmatch(name) is not None
+    return _NAME.fullmatch(name) is not None or _LEFT.fullmatch(name) is not None
 
 
 def _name(part: Part) -> str:
@@ -85,9 +87,10 @@ def hold(root: str, part: Part = WHOLE, *, take_over: bool = False) -> Iterator[
 
     Beside a part, others of the same number of parts may be held; the whole excludes all.
 
-    On this machine's file systems the lock is the kernel's (`flock`) and goes with the process, however that ends. On
-    gs:// and s3:// it is an object that is made only if there is none: a process that is killed leaves it, and
-    `take_over` removes it. A store that looks like S3 may not know that condition, and then a warning says so.
+    On this machine's file systems the lock is the kernel's (`flock`) and goes with the process, however that ends,
+    but for those that have no `flock` (see `file_lock`). On gs:// and s3:// it is an object that is made only if there
+    is none: a process that is killed leaves it, and `take_over` removes it. A store that looks like S3 may not know
+    that condition, and then a warning says so.
 
     Args:
       root: the dataset's.
@@ -96,8 +99,9 @@ def hold(root: str, part: Part = WHOLE, *, take_over: bool = False) -> Iterator[
 
     Raises:
       HeldError: another process holds what this one may not write beside.
-      WriterError: the folder or bucket cannot be written.
+      WriterError: the folder or bucket cannot be written, or a symbolic link would lead out of it.
     """
+    _check_links(root)
     lock = _lock(root, part)
     _HELD.add(lock)
     try:
@@ -106,6 +110,31 @@ def hold(root: str, part: Part = WHOLE, *, take_over: bool = False) -> Iterator[
     finally:
         _HELD.discard(lock)
         lock.release()
+
+
+def _check_links(root: str) -> None:
+    """Refuses folders in ROOT that are links: who may write there could have us write anywhere.
+
+    Raises:
+      WriterError: naming the link.
+    """
+    if not storage.is_local(root):
+        return
+    for folder in (os.path.join(root, name) for name in _FOLDERS):
+        for path in (folder, *_inner(folder)):
+            if os.path.islink(path):
+                raise WriterError(
+                    f"--output={root}: {path} is a symbolic link, and none is followed for writing: put the folder "
+                    "itself there, or mount what it leads to (mount --bind)"
+                )
+
+
+def _inner(folder: str) -> list[str]:
+    """What in a folder of ROOT may be a folder; shards are files, which a rename replaces."""
+    if os.path.basename(folder) == "shards" or os.path.islink(folder) or not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        return [entry.path for entry in entries if entry.is_symlink()]
 
 
 def let_go() -> None:

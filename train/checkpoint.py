@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policy
 
-from mbt.train import distributed
+from mbt.train import distributed, durable
 from mbt.train.errors import RunError, UsageError
 from mbt.train.step import State, state_shapes
 
@@ -36,6 +36,8 @@ class Checkpoints:
         """
         self._folder = workdir.resolve() / FOLDER
         self._best = best
+        self._writes = writes
+        self._settled: int | None = None  # step of the checkpoint that no power cut undoes any more
         options = self._writing() if writes else ocp.CheckpointManagerOptions(read_only=True, best_fn=self._best_fn())
         # Without the handler a manager cannot tell the form of what another one wrote.
         handler = ocp.StandardCheckpointHandler()
@@ -79,6 +81,7 @@ class Checkpoints:
         if step == self.latest():
             return
         try:
+            self._settle()
             self._manager.save(step, args=ocp.args.StandardSave(state), metrics=scores)
         except (ValueError, OSError) as error:
             raise self._failure(error) from error
@@ -119,9 +122,19 @@ class Checkpoints:
           RunError: it cannot be written.
         """
         try:
+            if self._writes:
+                self._settle()
             self._manager.close()
         except (ValueError, OSError) as error:
             raise self._failure(error) from error
+
+    def _settle(self) -> None:
+        """Puts the newest checkpoint on the disk: Orbax leaves that to the system, and deletes those before it."""
+        self._manager.wait_until_finished()
+        step = self.latest()
+        if step is not None and step != self._settled:
+            durable.flush_tree(self._folder / str(step))
+            self._settled = step
 
     def _check_form(self, step: int, like: State) -> None:
         theirs, ours = _form(self._manager.item_metadata(step).tree), _form(like)

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 
+from mbt.train import durable
 from mbt.train.reader import Reader
 
 BAD_RECORDS_FILE = "bad_records.jsonl"
@@ -22,8 +23,10 @@ class DamageLog:
         new = [entry for entry in self._reader.bad if _key(entry) not in self._known]
         if not new:
             return
-        with self._path.open("a") as file:
+        with open(self._path, "a", opener=durable.opener) as file:
             file.writelines(json.dumps(entry) + "\n" for entry in new)
+            file.flush()
+            os.fsync(file.fileno())
         self._known |= {_key(entry) for entry in new}
 
 

@@ -134,6 +134,7 @@ def _after(parts: _Parts, step: int, state: State) -> None:
         scores = parts.evaluate(state)
         parts.metrics.evaluation(step, scores)
     if saving:
+        parts.metrics.settle()
         parts.checkpoints.save(state, scores)
     else:
         parts.checkpoints.check()

@@ -5,6 +5,7 @@ number; how long things took is in `times.jsonl`.
 """
 
 import json
+import os
 import pathlib
 import sys
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from mbt.train import events
+from mbt.train import durable, events
 from mbt.train.errors import RunError
 
 METRICS_FILE = "metrics.jsonl"
@@ -28,9 +29,7 @@ def truncate(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    temporary.replace(path)
+    durable.write(path, "".join(line + "\n" for line in kept).encode())
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
@@ -53,6 +52,9 @@ class NoMetrics:
     def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
         """Takes pictures of a batch."""
 
+    def settle(self) -> None:
+        """Puts on the disk what was reported, before a checkpoint of which the run goes on with what comes later."""
+
     def close(self) -> None:
         """Ends the reports."""
 
@@ -72,8 +74,8 @@ class Metrics(NoMetrics):
         for name in (METRICS_FILE, TIMES_FILE):
             truncate(workdir / name, first_step)
         events.truncate(workdir / TENSORBOARD_FOLDER, first_step)
-        self._metrics = (workdir / METRICS_FILE).open("a")
-        self._times = (workdir / TIMES_FILE).open("a")
+        self._metrics = open(workdir / METRICS_FILE, "a", opener=durable.opener)
+        self._times = open(workdir / TIMES_FILE, "a", opener=durable.opener)
         self._tensorboard = tf.summary.create_file_writer(str(workdir / TENSORBOARD_FOLDER))
         self._log_every, self._total_steps = log_every, total_steps
         self._bar = tqdm.tqdm(
@@ -121,6 +123,12 @@ class Metrics(NoMetrics):
             for name, values in pictures.items():
                 tf.summary.image(f"batch/{name}", values, step=step, max_outputs=len(values))
         self._flush()
+
+    def settle(self) -> None:
+        """Puts the lines on the disk."""
+        for file in (self._metrics, self._times):
+            file.flush()
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """Ends the bar and closes the files."""

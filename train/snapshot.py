@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mbt.schemas import index as index_lib
+from mbt.schemas import lineage
 from mbt.schemas.manifest import MANIFEST_FILE, Manifest, Split
 from mbt.train import storage
 from mbt.train.errors import RunError, UsageError
@@ -31,7 +32,7 @@ def load_manifest(root: str, name: str) -> Manifest:
 
     Args:
       root: folder of the dataset, local or on gs://.
-      name: of the snapshot, or "latest" for the one created last.
+      name: of the snapshot, or "latest" for the newest, see `lineage.in_order`.
 
     Raises:
       UsageError: there is no such snapshot, it is damaged, or its place cannot be read.
@@ -42,7 +43,7 @@ def load_manifest(root: str, name: str) -> Manifest:
     if not manifests:
         raise UsageError(f"config.data.root={root}: no snapshot there; make one with `mbt-data build --output={root}`")
     if name == "latest":
-        return max((_read_manifest(path) for path in manifests.values()), key=lambda manifest: manifest.created)
+        return lineage.in_order(_read_manifest(path) for path in manifests.values())[-1]
     if name not in manifests:
         raise UsageError(
             f"config.data.snapshot={name}: not in {storage.join(root, SNAPSHOTS)}, which has {', '.join(manifests)}"

@@ -1,22 +1,19 @@
 """The folder of a run: its config, its result, and the lock that keeps a second writer out."""
 
 import contextlib
-import fcntl
 import json
-import os
 import pathlib
-import socket
 import tempfile
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
+from mbt.train import durable, lock
 from mbt.train.config import differences, from_json, to_json
 from mbt.train.errors import UsageError
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
-LOCK_FILE = "lock"
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict | None:
@@ -85,9 +82,7 @@ def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    durable.write(path, text.encode())
 
 
 def read_result(workdir: pathlib.Path) -> dict | None:
@@ -107,37 +102,18 @@ def read_result(workdir: pathlib.Path) -> dict | None:
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes the folder and holds it alone; the system frees it when the process ends, however it ends.
+    """Makes the folder and holds it alone, see `lock.held`.
 
     Raises:
       UsageError: the folder cannot be written, or another process holds it.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = os.open(workdir / LOCK_FILE, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise _unwritable(workdir, error) from error
-    try:
-        _hold(workdir, file)
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock.held(workdir))
+        except OSError as error:
+            raise _unwritable(workdir, error) from error
         yield
-    finally:
-        os.close(file)
-
-
-def _hold(workdir: pathlib.Path, file: int) -> None:
-    """Locks an open file and writes into it who holds it, which a full disk would not take either."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(file, 100).decode().strip()
-        raise UsageError(
-            f"--workdir={workdir}: another mbt-train is writing there ({holder}); wait for it or stop it"
-        ) from error
-    try:
-        os.truncate(file, 0)
-        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    except OSError as error:
-        raise _unwritable(workdir, error) from error
 
 
 def _unwritable(workdir: pathlib.Path, error: OSError) -> UsageError:

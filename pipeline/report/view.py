@@ -106,7 +106,7 @@ def page(manifest: Manifest, known: Sequence[Manifest], counts: dict[str, SplitT
     classes = _classes(manifest, counts)
     sizes = np.array([each.records for each in classes] or [0])
     reasons = _reasons(manifest)
-    before = [other for other in known if other.created <= manifest.created]
+    before = known[: [other.snapshot for other in known].index(manifest.snapshot) + 1]
     return Page(
         manifest=manifest,
         created=f"{_time(manifest):%Y-%m-%d %H:%M} UTC",
