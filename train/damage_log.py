@@ -23,7 +23,7 @@ class DamageLog:
         new = [entry for entry in self._reader.bad if _key(entry) not in self._known]
         if not new:
             return
-        with open(self._path, "a", opener=durable.opener) as file:
+        with durable.appended(self._path) as file:
             file.writelines(json.dumps(entry) + "\n" for entry in new)
             file.flush()
             os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+from typing import TextIO
 
 # What says that a file system has nothing to flush for a folder: a disk that fails says otherwise.
 _NO_SUCH_THING = (errno.EINVAL, errno.EBADF, errno.EACCES, errno.EPERM, errno.ENOTSUP, errno.EISDIR)
@@ -17,6 +18,11 @@ def opener(path: str, flags: int) -> int:
             raise
         why = f"{path} is a symbolic link, which is not followed for writing: remove it"
         raise OSError(errno.ELOOP, why, path) from error
+
+
+def appended(path: pathlib.Path) -> TextIO:
+    """Opens a file for more lines."""
+    return open(path, "a", opener=opener)
 
 
 def write(path: pathlib.Path, data: bytes) -> None:

@@ -74,8 +74,8 @@ class Metrics(NoMetrics):
         for name in (METRICS_FILE, TIMES_FILE):
             truncate(workdir / name, first_step)
         events.truncate(workdir / TENSORBOARD_FOLDER, first_step)
-        self._metrics = open(workdir / METRICS_FILE, "a", opener=durable.opener)
-        self._times = open(workdir / TIMES_FILE, "a", opener=durable.opener)
+        self._metrics = durable.appended(workdir / METRICS_FILE)
+        self._times = durable.appended(workdir / TIMES_FILE)
         self._tensorboard = tf.summary.create_file_writer(str(workdir / TENSORBOARD_FOLDER))
         self._log_every, self._total_steps = log_every, total_steps
         self._bar = tqdm.tqdm(
