@@ -50,11 +50,11 @@ def in_text(text: str) -> OSError | None:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Gives the errors of the block the path that they are about: those of writing and flushing have none."""
+    """Gives the errors of the block the path that they are about: those of writing have none, those of copying two."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno is not None:
+        if error.errno is not None and (error.filename is None or error.filename2 is not None):
             raise OSError(error.errno, error.strerror, path) from error
         raise
 
