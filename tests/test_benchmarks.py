@@ -11,6 +11,7 @@ SMALL = {
     "annotations.py": ["--rows=5000"],
     "ledger.py": ["--rows=2000"],
     "fetch_latency.py": ["--clips=8", "--latency=0.05"],
+    "fsync.py": ["--clips=8", "--rounds=1"],
     "refresh.py": ["--clips=20", "--shards=2"],
     "youtube_cut.py": ["--minutes=0.5", "--rounds=1"],
     "build_cpu.py": ["--clips=2", "--rounds=1", "--bare=1"],

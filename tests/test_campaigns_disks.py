@@ -1,11 +1,17 @@
 """A tenth of the campaign on disks; `tests/campaigns/disks.py` runs it whole."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import disk_faults
 import pytest
+
+from mbt.pipeline import storage
+
+sys.path.insert(0, str(Path(__file__).parent / "campaigns"))
+import power_cut
 
 CAMPAIGN = Path(__file__).parent / "campaigns" / "disks.py"
 
@@ -20,3 +26,16 @@ def test_a_tenth(part):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "left out" not in done.stdout and done.stdout.count("\n| ") >= 2
+
+
+@pytest.mark.skipif(bool(disk_faults.why_no_mounts() or power_cut.why_not()), reason="needs loop devices and root")
+def test_a_cut_takes_what_was_not_flushed_and_nothing_else(monkeypatch, tmp_path):
+    with power_cut.disk(tmp_path / "live") as disk:
+        storage.write(str(disk.folder / "a" / "flushed"), b"x" * 9000)
+        monkeypatch.setattr(os, "fsync", lambda file: None)
+        storage.write(str(disk.folder / "b" / "not flushed"), b"x" * 9000)
+        disk.cut(tmp_path / "copy.img")
+    with power_cut.mounted(tmp_path / "copy.img", tmp_path / "copy"):
+        assert (tmp_path / "copy" / "a" / "flushed").read_bytes() == b"x" * 9000
+        lost = tmp_path / "copy" / "b" / "not flushed"
+        assert not lost.exists() or not lost.read_bytes()

@@ -37,14 +37,14 @@ class Lists:
 
 
 @contextlib.contextmanager
-def lists(folder: Path) -> Iterator[Lists]:
-    """Films of 2 s, served as long as the block lasts."""
+def lists(folder: Path, clips: int = CLIPS) -> Iterator[Lists]:
+    """Films of 2 s, so many in the first list, served as long as the block lasts."""
     with serving() as server:
-        for number in range(CLIPS + LATER):
+        for number in range(clips + LATER):
             server.files[f"{number}.mp4"] = _film(folder / "film.mp4", number)
         server.latency_s = 0.2
-        names = [f"clip-{number}" for number in range(CLIPS + LATER)]
-        _write(folder / "first.csv", server, names[:CLIPS], "a")
+        names = [f"clip-{number}" for number in range(clips + LATER)]
+        _write(folder / "first.csv", server, names[:clips], "a")
         _write(folder / "second.csv", server, names, "b")
         (folder / "purged.txt").write_text(f"{names[1]}\n{names[7]}\n")
         yield Lists(
