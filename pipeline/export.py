@@ -91,7 +91,7 @@ def export(options: Options) -> Exported:
     try:
         for name, shard in files.items():
             _place(options, storage.join(options.root, shard.path), storage.join(options.folder, name), shard)
-        storage.write(storage.join(options.folder, LABELS_FILE), labels)
+        storage.write(storage.join(options.folder, LABELS_FILE), labels)  # and flushes the names of the others
         storage.write(storage.join(options.folder, CONFIG_FILE), (json.dumps(config, indent=1) + "\n").encode())
     except BaseException:
         storage.delete(*(storage.join(options.folder, name) for name in (*files, LABELS_FILE)))

@@ -241,6 +241,7 @@ class Fetcher:
             if not media.is_whole(path, digest):
                 storage.delete(path)
                 return None
+            storage.flush_folder(os.path.dirname(path))  # which the run that was killed may not have come to
             start_us = media.start_of(path)
             return Fetched(outcome=Outcome.OK, bytes=size, digest=digest, media=row["copy"], media_start_us=start_us)
         try:

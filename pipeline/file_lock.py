@@ -48,7 +48,7 @@ class FileLock:
 
     def take(self) -> bool:
         """Takes it; False where another has it."""
-        while self._file is None:
+        while True:
             file, is_new = self._opened()
             try:
                 by_kernel = _locked(file, fcntl.LOCK_EX)
@@ -60,13 +60,12 @@ class FileLock:
                     return False
                 if by_kernel or is_new:
                     self._file = file
-                else:
-                    self._bury(_content(file))
+                    self._write(Holder.this_process(by_kernel=by_kernel))
+                    return True
+                self._bury(_content(file))
             finally:
                 if self._file is None:
                     os.close(file)
-        self._write(Holder.this_process(by_kernel=by_kernel))
-        return True
 
     def _write(self, holder: Holder) -> None:
         if not holder.by_kernel:
