@@ -54,7 +54,7 @@ def frames(file: str, qscale: int | None) -> tuple[list[Image.Image], int, float
         else:
             words[place] = str(qscale)
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        command = [ffmpeg.executable(), "-y", *(word.format(str(target), "/dev/null") for word in words)]
+        command = [ffmpeg.executable(), "-y", *(word.format(str(target), *["/dev/null"] * 3) for word in words)]
         subprocess.run(command, check=True, capture_output=True)
         cpu = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
         data = target.read_bytes()

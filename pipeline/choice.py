@@ -19,7 +19,7 @@ def choose(done: Pass, plain: Wanted) -> tuple[Wanted, frozenset[str]]:
     if video is None:
         return plain, frozenset()
     if video.is_attached_picture:
-        raise UnusableError("no_video", "the only picture is cover art")
+        raise UnusableError("no_video", "the only picture of the media is cover art")
     seen = pictures.filters(video)
     heard, treatments = sound.outputs(done.streams, used.get(1))
     return dataclasses.replace(plain, pictures=seen, sounds=heard), frozenset((*seen.treatments, *treatments))

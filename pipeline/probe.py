@@ -40,7 +40,7 @@ class Probed:
 
     Attributes:
       duration_us: length of the clip.
-      media_us: length of the whole file, or None where it does not say.
+      media_us: length of the whole file, which may be a guess of its demuxer's, or None where it does not say.
       media_start_us: its earliest timestamp.
       tracks: the numbers of the streams that were decoded, the picture first.
       form: what else decides about a record, from how its colours are read to what was done to it.
@@ -74,7 +74,7 @@ def probe(path: str, start_us: int, end_us: int, program: str, time_limit_s: flo
     tracks = tuple(index for _, index in sorted(streams.mapped(done.log).items()))
     return Probed(
         duration_us=duration_us,
-        media_us=None if timeline.has_no_index(done.streams) else done.streams.duration_us,
+        media_us=done.streams.duration_us,
         media_start_us=done.streams.start_us,
         tracks=tracks,
         form=(_form(done.streams, tracks), sorted({*reading.treatments, *timeline.late(done, duration_us)})),

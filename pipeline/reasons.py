@@ -17,6 +17,7 @@ _REASONS = (
     (re.compile(r"Error opening input"), "not_media"),
     (re.compile(r"Decode error rate .* exceeds maximum"), "decode_errors"),
 )
+_DETAILS = {"no_video": "the media has no pictures", "no_audio": "the media has no sound"}
 # After the names of components and before any text: titles and the like, which follow [info], are not complaints.
 _COMPLAINT = re.compile(r"(?:\[[^\]]*\] )*?\[(?:warning|error|fatal|panic)\] ")
 _ENCRYPTED = re.compile(r"^\[info\] +Encryption initialization data:|\((?:encv|enca) / ", re.MULTILINE)
@@ -41,7 +42,7 @@ def failure(returncode: int, log: str) -> UnusableError:
     for pattern, reason in _REASONS:
         for complaint in complaints:
             if pattern.search(complaint):
-                return UnusableError(reason, _short(complaint))
+                return UnusableError(reason, _DETAILS.get(reason) or _short(complaint))
     if returncode == 0:
         return UnusableError("no_frames_or_sound", "a stream decodes to nothing")
     return UnusableError("decode_failed", _short(complaints[-1]) if complaints else f"ffmpeg ended with {returncode}")

@@ -6,9 +6,12 @@ import subprocess
 
 import numpy as np
 import pytest
+from films import ways
+from media_server import serving
 
 from mbt.pipeline import probe
 from mbt.pipeline.cut import cut, is_same
+from mbt.pipeline.decode import Decoded
 from mbt.pipeline.passes import Span
 
 SECOND = 1_000_000
@@ -122,3 +125,15 @@ def test_the_length_of_joined_recordings_is_that_of_both(make_media, ffmpeg_prog
             with open(one, "rb") as part:
                 shutil.copyfileobj(part, both)
     assert probe.times(str(tmp_path / "both.mpg"), ffmpeg_program).duration_us == pytest.approx(8 * SECOND, abs=200_000)
+
+
+def test_of_a_long_stream_without_an_index_a_part_is_kept(film, ffmpeg_program, tmp_path):
+    """That its length is a guess does not matter: what is cut is compared."""
+    media = []
+    with serving() as server:
+        server.files["stream.ts"] = film("stream.ts").read_bytes()
+        url = f"{server.url}/stream.ts"
+        (clip,) = ways.fetched(url, [(0, 2 * SECOND)], tmp_path, ffmpeg_program, lambda *stored: media.append(stored))
+    assert isinstance(clip, Decoded), clip
+    ((path, _),) = media
+    assert path.suffix == ".mp4" and path.stat().st_size < len(film("stream.ts").read_bytes()) / 2
