@@ -2,7 +2,6 @@
 
 import dataclasses
 import struct
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -85,8 +84,8 @@ def decode(path: str, start_us: int, end_us: int, *, program: str, time_limit_s:
       WorkerTroubleError: this machine failed, not the media.
     """
     span = Span(path=path, start_us=start_us, duration_us=end_us - start_us)
-    deadline = time.monotonic() + time_limit_s + 2 * span.duration_us / MICROSECONDS
-    reading = timeline.read(span, program, deadline)
+    time_limit_s += 2 * span.duration_us / MICROSECONDS
+    reading = timeline.read(span, program, time_limit_s)
     done, treatments = reading.done, set(reading.treatments)
     frames, pcm = split_jpegs(done.frames), sound.mixed(done.sounds)
     duration_us = timeline.length(done, len(frames), span)
@@ -94,7 +93,7 @@ def decode(path: str, start_us: int, end_us: int, *, program: str, time_limit_s:
     if (
         len(done.sounds) == 1
         and sound.is_faint(pcm)
-        and (kept := _kept(pcm, reading, span, program, deadline)) is not None
+        and (kept := _kept(pcm, reading, span, program, time_limit_s)) is not None
     ):
         pcm = kept
         treatments.add(sound.DOWNMIX_CANCELS)
@@ -125,14 +124,14 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
     return struct.unpack_from(">HH", jpeg, at + 5)
 
 
-def _kept(pcm: np.ndarray, reading: Reading, span: Span, program: str, deadline: float) -> np.ndarray | None:
+def _kept(pcm: np.ndarray, reading: Reading, span: Span, program: str, time_limit_s: float) -> np.ndarray | None:
     """The sound of one channel where mixing has lost it: what is faint is looked at again, without the pictures."""
     found, used = reading.done.streams, streams.mapped(reading.done.log)
     chosen = next((stream for stream in found.audio if stream.index == used.get(1)), None) if found else None
     if chosen is None or chosen.channels < 2 or len(reading.done.sounds) > 1 or chosen.layout.startswith("ambisonic"):
         return None
     apart = Wanted(pictures=None, sounds=(Sound(channels=None),))
-    done = passes.run(span, reading.seek_us, apart, program, deadline)
+    done = passes.run(span, reading.seek_us, apart, program, time_limit_s)
     return sound.kept(pcm, done.sounds[0].pcm) if done.returncode == 0 else None
 
 

@@ -11,7 +11,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mbt.pipeline import memory, reaper
@@ -49,6 +49,14 @@ class DecoderCrashError(WorkerTroubleError):
 
 class OutOfMemoryError(WorkerTroubleError):
     """ffmpeg wanted more than all of its memory. If it does so again and again, that is the input's doing."""
+
+
+class StoppedError(Exception):
+    """The caller has read enough of the log, which this holds, and stopped the process."""
+
+    def __init__(self, log: str):
+        super().__init__("stopped")
+        self.log = log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +106,15 @@ def version(path: str | None = None) -> str:
     return match[1]
 
 
-def run(program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int, time_limit_s: float) -> Run:
+def run(
+    program: str,
+    arguments: Sequence[str],
+    *,
+    outputs: int,
+    byte_limit: int,
+    time_limit_s: float,
+    stop: Callable[[str], bool] | None = None,
+) -> Run:
     """Runs ffmpeg and collects what it writes.
 
     It runs beside others, within a share of the memory. Where it may have gone without some, or was stopped, it runs
@@ -110,13 +126,15 @@ def run(program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int
       outputs: number of pipes.
       byte_limit: for all outputs together.
       time_limit_s: of CPU time, or without using any.
+      stop: asked each time that the beginning of the log has grown; whether that says enough.
 
     Raises:
+      StoppedError: it does.
       WorkerTroubleError: the time limit passed, memory ran out, or the process was killed.
       OverflowError: more than `byte_limit` bytes came.
     """
     start = functools.partial(
-        _limited_run, program, arguments, outputs=outputs, byte_limit=byte_limit, time_limit_s=time_limit_s
+        _limited_run, program, arguments, outputs=outputs, byte_limit=byte_limit, time_limit_s=time_limit_s, stop=stop
     )
     with memory.turn() as address_space:
         ended = start(address_space=address_space)
@@ -137,7 +155,14 @@ class _Ended:
 
 
 def _limited_run(
-    program: str, arguments: Sequence[str], *, outputs: int, byte_limit: int, time_limit_s: float, address_space: int
+    program: str,
+    arguments: Sequence[str],
+    *,
+    outputs: int,
+    byte_limit: int,
+    time_limit_s: float,
+    stop: Callable[[str], bool] | None,
+    address_space: int,
 ) -> _Ended:
     pipes = [os.pipe() for _ in range(outputs)]
     ends = [write_end for _, write_end in pipes]
@@ -166,7 +191,7 @@ def _limited_run(
     with process:
         try:
             watch = Patience(process.pid, time_limit_s)
-            *collected, log = _drain([*readers, process.stderr.fileno()], byte_limit, watch, meter)
+            *collected, log = _drain([*readers, process.stderr.fileno()], byte_limit, watch, meter, stop)
             _wait(process, watch)
         except BaseException:
             process.kill()
@@ -174,8 +199,12 @@ def _limited_run(
         finally:
             for reader in readers:
                 os.close(reader)
-    run = Run(process.returncode, tuple(collected), bytes(log).decode(errors="replace"))
+    run = Run(process.returncode, tuple(collected), _text(log))
     return _Ended(run, meter.has_reached(address_space))
+
+
+def _text(log: bytearray) -> str:
+    return log.decode(errors="replace")
 
 
 def _limits(address_space: int) -> list[str]:
@@ -199,7 +228,13 @@ def _enlarge(pipe: int) -> bool:
         return False  # not Linux, or past the user's quota for pipe memory; the default size is only slower
 
 
-def _drain(readers: list[int], byte_limit: int, watch: Patience, meter: memory.Meter) -> list[bytearray]:
+def _drain(
+    readers: list[int],
+    byte_limit: int,
+    watch: Patience,
+    meter: memory.Meter,
+    stop: Callable[[str], bool] | None,
+) -> list[bytearray]:
     """Reads all pipes to their ends; the last one is the log."""
     collected = [bytearray() for _ in readers]
     log = collected[-1]
@@ -221,6 +256,8 @@ def _drain(readers: list[int], byte_limit: int, watch: Patience, meter: memory.M
                     selector.unregister(key.fd)
                 if key.data is not log and memory.take_room(received):
                     watch.begin_anew()
+                if stop is not None and key.data is log and len(log) <= LOG_PART_BYTES and stop(_text(log)):
+                    raise StoppedError(_text(log))
             if len(log) > 3 * LOG_PART_BYTES:
                 del log[LOG_PART_BYTES:-LOG_PART_BYTES]
             if sum(len(buffer) for buffer in collected[:-1]) > byte_limit:

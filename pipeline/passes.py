@@ -9,7 +9,7 @@ drop what is before the start: the picture that is on screen then may be old.
 import dataclasses
 import functools
 import re
-import time
+from collections.abc import Callable
 
 import ffmpeg
 import numpy as np
@@ -142,11 +142,11 @@ class Pass:
     returncode: int
     log: str
     streams: Streams | None
-    frames: bytearray
-    first_picture_us: int | None
-    follows: bool
-    sounds: tuple[Heard, ...]
     start_us: int
+    frames: bytearray = dataclasses.field(default_factory=bytearray)
+    first_picture_us: int | None = None
+    follows: bool = False
+    sounds: tuple[Heard, ...] = ()
 
     @property
     def size_at_start(self) -> tuple[int, int] | None:
@@ -166,8 +166,24 @@ class Pass:
         return pictures_do and sounds_do
 
 
-def run(span: Span, seek_us: int, wanted: Wanted, program: str, deadline: float) -> Pass:
+def run(
+    span: Span,
+    seek_us: int,
+    wanted: Wanted,
+    program: str,
+    time_limit_s: float,
+    *,
+    stop: Callable[[str], bool] | None = None,
+) -> Pass:
     """Decodes a span, beginning to read at the key frame before `seek_us`.
+
+    Args:
+      span: of a file.
+      seek_us: where to begin to read.
+      wanted: of it.
+      program: the ffmpeg to run.
+      time_limit_s: see `ffmpeg.run`.
+      stop: asked about the beginning of the log: whether it shows that this pass is in vain, which then has nothing.
 
     Raises:
       UnusableError: it is larger than a clip may be.
@@ -180,8 +196,12 @@ def run(span: Span, seek_us: int, wanted: Wanted, program: str, deadline: float)
             arguments(span, seek_us, wanted),
             outputs=count,
             byte_limit=MAX_CLIP_BYTES,
-            time_limit_s=deadline - time.monotonic(),
+            time_limit_s=time_limit_s,
+            stop=stop,
         )
+    except process.StoppedError as stopped:
+        log = stopped.log.replace(span.path, "FILE")
+        return Pass(returncode=-1, log=log, streams=parse(log), start_us=span.start_us)
     except OverflowError as error:
         raise UnusableError("too_many_bytes", f"over {MAX_CLIP_BYTES >> 20} MiB when decoded") from error
     outputs = list(result.outputs)

@@ -5,7 +5,6 @@ when the shard is made, but to thumbnails: a quarter of the time of a record.
 """
 
 import dataclasses
-import time
 
 import numpy as np
 
@@ -65,8 +64,8 @@ def probe(path: str, start_us: int, end_us: int, program: str, time_limit_s: flo
       WorkerTroubleError: this machine failed, not the media.
     """
     span = Span(path=path, start_us=start_us, duration_us=end_us - start_us)
-    deadline = time.monotonic() + time_limit_s + 2 * span.duration_us / MICROSECONDS
-    reading = timeline.read(span, program, deadline, thumbnails=True)
+    time_limit_s += 2 * span.duration_us / MICROSECONDS
+    reading = timeline.read(span, program, time_limit_s, thumbnails=True)
     done = reading.done
     assert done.streams is not None, "what decodes was opened"
     thumbnails = np.frombuffer(done.frames, np.uint8).reshape(-1, passes.THUMBNAIL**2)
@@ -92,7 +91,7 @@ def times(path: str, program: str) -> Times:
         return Times(start_us=0, duration_us=None)
     duration_us = found.duration_us
     if timeline.has_no_index(found):
-        duration_us = timeline.scan(path, program, time.monotonic() + TIME_LIMIT_S)[1]
+        duration_us = timeline.scan(path, program, TIME_LIMIT_S)[1]
     return Times(start_us=found.start_us, duration_us=duration_us)
 
 

@@ -6,15 +6,16 @@ pass is made again from further back, at last from the beginning of the file.
 """
 
 import dataclasses
+import functools
 import re
-import time
 from collections.abc import Collection
+from typing import NoReturn
 
 from mbt.pipeline import choice, passes
 from mbt.pipeline import ffmpeg as process
 from mbt.pipeline.passes import Pass, Span, Wanted
 from mbt.pipeline.reasons import UnusableError, failure
-from mbt.pipeline.streams import Streams
+from mbt.pipeline.streams import Streams, mapped, parse
 from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS, SAMPLE_RATE_HZ
 
 # A stream may begin this much after the clip does, or end this much before: the first or last frame is held, the sound
@@ -50,13 +51,13 @@ class Reading:
     treatments: frozenset[str]
 
 
-def read(span: Span, program: str, deadline: float, *, thumbnails: bool = False) -> Reading:
+def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = False) -> Reading:
     """Makes as many passes as a span needs: one, for a plain file with an index.
 
     Args:
       span: of a file.
       program: the ffmpeg to run.
-      deadline: for all passes together, on the monotonic clock.
+      time_limit_s: of each pass; see `ffmpeg.run`.
       thumbnails: tiny pictures in the place of frames.
 
     Raises:
@@ -66,21 +67,34 @@ def read(span: Span, program: str, deadline: float, *, thumbnails: bool = False)
     plain = Wanted(thumbnails=thumbnails)
     places = _places(span.start_us, _BACK_US)
     place = places.pop(0)
-    done = passes.run(span, place, plain, program, deadline)
-    wanted, treatments = choice.choose(done, plain)
+    stop = functools.partial(_is_in_vain, place=place, plain=plain)
+    done = passes.run(span, place, plain, program, time_limit_s, stop=stop)
+    wanted, treatments = choice.choose(done.streams, done.log, plain) or _nothing(done)
     if place and has_no_index(done.streams):
-        places = _places_without_index(span, program, deadline)
+        places = _places_without_index(span, program, time_limit_s)
     elif wanted != plain:
         places.insert(0, place)
     elif _good(done) or _is_past_end(done, span):
         places = []
     for place in places if done.returncode == 0 or wanted != plain else places[-1:]:
-        done = passes.run(span, place, wanted, program, deadline)
+        done = passes.run(span, place, wanted, program, time_limit_s)
         if _good(done):
             break
     if (size := _checked(done, span).size_at_start) and not thumbnails:
-        done = _checked(passes.run(span, place, dataclasses.replace(wanted, size=size), program, deadline), span)
+        done = _checked(passes.run(span, place, dataclasses.replace(wanted, size=size), program, time_limit_s), span)
     return Reading(done=done, seek_us=place, treatments=treatments)
+
+
+def _is_in_vain(log: str, *, place: int, plain: Wanted) -> bool:
+    """Whether a first pass will be made again, whatever it gives: to read elsewhere, or to do something else."""
+    found = parse(log)
+    if found is None or len(mapped(log)) < 2:  # not said yet
+        return False
+    return bool(place and has_no_index(found)) or choice.choose(found, log, plain) not in (None, (plain, frozenset()))
+
+
+def _nothing(done: Pass) -> NoReturn:
+    raise failure(done.returncode, done.log)
 
 
 def has_no_index(found: Streams | None) -> bool:
@@ -88,12 +102,12 @@ def has_no_index(found: Streams | None) -> bool:
     return found is not None and found.container in _WITHOUT_INDEX
 
 
-def scan(path: str, program: str, deadline: float) -> tuple[bool, int | None]:
+def scan(path: str, program: str, time_limit_s: float) -> tuple[bool, int | None]:
     """Reads the packets of a whole file: whether its clock begins again inside, and its length in microseconds."""
     words = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-protocol_whitelist", passes.PROTOCOLS]
     words += ["-format_whitelist", ",".join(passes.DEMUXERS), "-i", passes.source(path)]
     words += ["-map", "0:V?", "-map", "0:a?", "-c", "copy", "-f", "null", "-"]
-    log = process.run(program, words, outputs=0, byte_limit=0, time_limit_s=deadline - time.monotonic()).log
+    log = process.run(program, words, outputs=0, byte_limit=0, time_limit_s=time_limit_s).log
     found = _SCANNED.findall(log.replace(path, "FILE"))
     if not found:
         return True, None
@@ -161,8 +175,8 @@ def _places(start_us: int, back_us: tuple[int, ...]) -> list[int]:
     return [start_us - back for back in back_us if start_us > back] + [0]
 
 
-def _places_without_index(span: Span, program: str, deadline: float) -> list[int]:
-    if span.start_us <= _NEAR_US or scan(span.path, program, deadline)[0]:
+def _places_without_index(span: Span, program: str, time_limit_s: float) -> list[int]:
+    if span.start_us <= _NEAR_US or scan(span.path, program, time_limit_s)[0]:
         return [0]
     return _places(span.start_us, _BACK_WITHOUT_INDEX_US)
 
