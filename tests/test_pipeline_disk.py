@@ -9,10 +9,11 @@ from pathlib import Path
 
 import disk_faults
 import pytest
-from media_server import serving
+from media_server import PRIVATE, serving
 
 from mbt.pipeline import disk, download, ledger, local_files, storage
 from mbt.pipeline.breaker import Breaker
+from mbt.pipeline.hosts import Hosts
 
 needs_mounts = pytest.mark.skipif(bool(disk_faults.why_no_mounts()), reason=disk_faults.why_no_mounts() or "-")
 needs_library = pytest.mark.skipif(bool(disk_faults.why_no_library()), reason=disk_faults.why_no_library() or "-")
@@ -38,7 +39,9 @@ def test_a_download_that_the_disk_does_not_take_is_nothing_of_the_servers(limite
         server.files["x.mp4"] = bytes(300_000)
         limited(100_000)
         with pytest.raises(OSError) as caught:
-            download.download(f"{server.url}/x.mp4", str(tmp_path / "x"), download.Limits())
+            download.download(
+                f"{server.url}/x.mp4", str(tmp_path / "x"), download.Limits(), hosts=Hosts(allow_private=True)
+            )
     assert caught.value.errno == errno.EFBIG and caught.value.filename == str(tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
@@ -111,7 +114,7 @@ def test_a_full_disk_ends_fetching_and_no_clip_is_lost(options, clip_folder, wri
         rows = [
             {"video_path": f"{server.url}/{name}", "start": 0, "end": 1, "label": "a", "id": name} for name in names
         ]
-        words = [f"--annotations={write_csv(tmp_path / 'clips.csv', rows)}", f"--output={small}/out"]
+        words = [f"--annotations={write_csv(tmp_path / 'clips.csv', rows)}", f"--output={small}/out", PRIVATE]
         done = mbt_data("fetch", *words)
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("mbt-data: ")]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import purge_films
 import pytest
+from media_server import PRIVATE
 
 from mbt.pipeline import extent, ledger, leftovers, tombstones
 from mbt.pipeline.verify import ALL, VerifyOptions, verify
@@ -74,7 +75,7 @@ class Dataset:
 
     def build(self, *rows: dict, command: str = "build", status: int = 0, flags: tuple[str, ...] = ()) -> dict:
         self.write_csv(self.folder / "clips.csv", list(rows))
-        words = [f"--annotations={self.folder}/clips.csv", f"--output={self.root}", "--name=films"]
+        words = [f"--annotations={self.folder}/clips.csv", f"--output={self.root}", "--name=films", PRIVATE]
         words += ["--num_shards=1"] if command == "build" else []
         done = self.run(command, *words, "--json", *flags)
         assert done.returncode == status, done.stderr

@@ -73,7 +73,7 @@ def words(command: str, clips: Lists, root: Path) -> list[str]:
     if command == "purge":
         return ["purge", f"--output={root}", f"--clips={clips.purged}", "--reason=campaign", "--yes"]
     of = clips.second if command == "refresh" else clips.first
-    line = [command, f"--annotations={of}", f"--output={root}", "--name=campaign"]
+    line = [command, f"--annotations={of}", f"--output={root}", "--name=campaign", "--allow_private_hosts"]
     line += [] if command == "fetch" else [f"--num_shards={_SHARDS}", "--keep_media=no"]
     return [*line, *(["--older_than=0s"] if command == "refresh" else [])]
 

@@ -4,12 +4,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mbt.pipeline import download, storage, youtube
+from mbt.pipeline import download, storage, tombstones, youtube
 from mbt.pipeline.breaker import Breaker
 from mbt.pipeline.budget import Budget
 from mbt.pipeline.decode import Decoded, UnusableError, decode
+from mbt.pipeline.errors import WorkerTroubleError
 from mbt.pipeline.fetch import Fetcher
-from mbt.pipeline.ffmpeg import WorkerTroubleError
+from mbt.pipeline.hosts import Hosts
 from mbt.pipeline.proxies import Proxies
 from mbt.schemas.clip import Outcome
 
@@ -53,7 +54,8 @@ def fetched(
 
 
 def _row(url: str, span: Span) -> dict:
-    return {"id": f"{span}", "source": url, "copy": "", "start_us": span[0], "end_us": span[1], "known_outcome": ""}
+    times = {"start_us": span[0], "end_us": span[1]}
+    return {"id": f"{span}", "source": url, "copy": "", "known_outcome": "", "failing": False} | times
 
 
 def _fetcher(root: Path, program: str) -> Fetcher:
@@ -69,4 +71,6 @@ def _fetcher(root: Path, program: str) -> Fetcher:
         proxies=Proxies([]),
         breaker=Breaker(str(work)),
         probes=threading.Semaphore(1),
+        purged=tombstones.Spans(),
+        hosts=Hosts(allow_private=True),
     )
