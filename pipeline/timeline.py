@@ -143,14 +143,16 @@ def _left_us(done: Pass, span: Span) -> int | None:
     found = done.streams
     if found is None or has_no_index(found) or found.duration_us is None:
         return None
-    return found.duration_us + MICROSECONDS // 200 - span.start_us  # ffmpeg prints hundredths, rounded
+    # Matroska counts from zero, wherever its streams begin.
+    before_us = found.start_us if found.container.startswith("matroska") else 0
+    return found.duration_us - before_us + MICROSECONDS // 200 - span.start_us  # ffmpeg prints hundredths, rounded
 
 
 def _is_wrong(left_us: int, lengths_us: Collection[int], span: Span) -> bool:
     """Whether what a container says is left is not so.
 
-    The first fragment may know of no other; Matroska counts from zero wherever its streams begin, so that both end a
-    little before it says. Where they end long before, the file is cut off.
+    The first fragment may know of no other; a track that is no picture and no sound may end a little later. Where both
+    end long before, the file is cut off.
     """
     missing_us = min(left_us, span.duration_us) - max(lengths_us)
     return min(lengths_us) > left_us + END_SLACK_US or END_SLACK_US < missing_us <= TOLERATED_GAP_US
