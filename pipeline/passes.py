@@ -37,11 +37,14 @@ DEMUXERS = (
 PROTOCOLS = "file,pipe"
 
 # A source picture is shown from halfway between it and the one before, but at most half a frame of ours before its
-# time: frame k is the source picture nearest to k/25 s (of two that are equally near, the later one), and one that
+# time: frame k is the source picture nearest to k/25 s (of two equally near ones, the later), and one that
 # stays long stays until the next begins. The clock of this choice is in microseconds, whatever the container's ticks.
 _SWITCH_US = MICROSECONDS // FRAME_RATE_HZ // 2
+# Starts on half a frame are common (every odd half second at 25 fps): what counts as equally near must not hang on the
+# microsecond to which a cut's start is known.
+_TIE_US = 500
 _START_US, _START, _END, _FRAMES = "<start_us>", "<start>", "<end>", "<frames>"  # where `arguments` puts a span's own
-_NEAREST = f"settb=1/{MICROSECONDS},setpts=PTS-{_START_US}-min((PTS-PREV_INPTS)/2\\,{_SWITCH_US})"
+_NEAREST = f"settb=1/{MICROSECONDS},setpts=PTS-{_START_US}-{_TIE_US}-min((PTS-PREV_INPTS)/2\\,{_SWITCH_US})"
 _AT_25 = f"fps={FRAME_RATE_HZ}:start_time=0:round=up,trim=end_frame={_FRAMES}"
 _RESAMPLED = f"atrim=start={_START}:end={_END},aresample={SAMPLE_RATE_HZ}"  # continuous: `pieces` knows of holes
 
