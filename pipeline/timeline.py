@@ -29,6 +29,7 @@ END_SLACK_US = MICROSECONDS // 10
 _BACK_US = (MICROSECONDS // 10, 2 * MICROSECONDS, 8 * MICROSECONDS, 32 * MICROSECONDS)
 # These have no index, and no clock that is one from end to end: a length is the difference of two time stamps.
 _WITHOUT_INDEX = ("mpegts", "mpeg")
+_WITHOUT_KEY_FRAMES = ("h261", "h263")
 _BACK_WITHOUT_INDEX_US = (10 * MICROSECONDS, 40 * MICROSECONDS)
 _NEAR_US = 20 * MICROSECONDS  # from the beginning, a file without an index is read at once
 _RESTART = re.compile(r"^(?:\[[^\]]*\] )*\[warning\] timestamp discontinuity ", re.MULTILINE)
@@ -70,6 +71,8 @@ def read(span: Span, program: str, deadline: float, *, thumbnails: bool = False)
     wanted, treatments = choice.choose(done, plain)
     if place and has_no_index(done.streams):
         places = _places_without_index(span, program, deadline)
+    elif place and _has_false_key_frames(done.streams):
+        places = [0]
     elif wanted != plain:
         places.insert(0, place)
     elif _good(done) or _is_past_end(done, span):
@@ -86,6 +89,16 @@ def read(span: Span, program: str, deadline: float, *, thumbnails: bool = False)
 def has_no_index(found: Streams | None) -> bool:
     """Whether where a seek ends and how long the file is are guesses."""
     return found is not None and found.container in _WITHOUT_INDEX
+
+
+def _has_false_key_frames(found: Streams | None) -> bool:
+    """Whether a seek may land where nothing can be decoded from, without a word of the decoder's.
+
+    ffmpeg's copies of H.263 mark every picture as a key frame. MP4 and its kin have a table of their own.
+    """
+    if found is None or found.container.startswith("mov"):
+        return False
+    return any(stream.codec in _WITHOUT_KEY_FRAMES for stream in found.video)
 
 
 def scan(path: str, program: str, deadline: float) -> tuple[bool, int | None]:
