@@ -30,6 +30,7 @@ END_SLACK_US = MICROSECONDS // 10
 _BACK_US = (MICROSECONDS // 10, 2 * MICROSECONDS, 8 * MICROSECONDS, 32 * MICROSECONDS)
 # These have no index, and no clock that is one from end to end: a length is the difference of two time stamps.
 _WITHOUT_INDEX = ("mpegts", "mpeg")
+_WITHOUT_KEY_FRAMES = ("h261", "h263")
 _BACK_WITHOUT_INDEX_US = (10 * MICROSECONDS, 40 * MICROSECONDS)
 _NEAR_US = 20 * MICROSECONDS  # from the beginning, a file without an index is read at once
 _RESTART = re.compile(r"^(?:\[[^\]]*\] )*\[warning\] timestamp discontinuity ", re.MULTILINE)
@@ -72,6 +73,8 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
     wanted, treatments = choice.choose(done.streams, done.log, plain) or _nothing(done)
     if place and has_no_index(done.streams):
         places = _places_without_index(span, program, time_limit_s)
+    elif place and _has_false_key_frames(done.streams):
+        places = [0]
     elif wanted != plain:
         places.insert(0, place)
     elif _good(done) or _is_past_end(done, span):
@@ -90,7 +93,9 @@ def _is_in_vain(log: str, *, place: int, plain: Wanted) -> bool:
     found = parse(log)
     if found is None or len(mapped(log)) < 2:  # not said yet
         return False
-    return bool(place and has_no_index(found)) or choice.choose(found, log, plain) not in (None, (plain, frozenset()))
+    if place and (has_no_index(found) or _has_false_key_frames(found)):
+        return True
+    return choice.choose(found, log, plain) not in (None, (plain, frozenset()))
 
 
 def _nothing(done: Pass) -> NoReturn:
@@ -100,6 +105,16 @@ def _nothing(done: Pass) -> NoReturn:
 def has_no_index(found: Streams | None) -> bool:
     """Whether where a seek ends and how long the file is are guesses."""
     return found is not None and found.container in _WITHOUT_INDEX
+
+
+def _has_false_key_frames(found: Streams | None) -> bool:
+    """Whether a seek may land where nothing can be decoded from, without a word of the decoder's.
+
+    ffmpeg's copies of H.263 mark every picture as a key frame. MP4 and its kin have a table of their own.
+    """
+    if found is None or found.container.startswith("mov"):
+        return False
+    return any(stream.codec in _WITHOUT_KEY_FRAMES for stream in found.video)
 
 
 def scan(path: str, program: str, time_limit_s: float) -> tuple[bool, int | None]:
@@ -157,14 +172,16 @@ def _left_us(done: Pass, span: Span) -> int | None:
     found = done.streams
     if found is None or has_no_index(found) or found.duration_us is None:
         return None
-    return found.duration_us + MICROSECONDS // 200 - span.start_us  # ffmpeg prints hundredths, rounded
+    # Matroska counts from zero, wherever its streams begin.
+    before_us = found.start_us if found.container.startswith("matroska") else 0
+    return found.duration_us - before_us + MICROSECONDS // 200 - span.start_us  # ffmpeg prints hundredths, rounded
 
 
 def _is_wrong(left_us: int, lengths_us: Collection[int], span: Span) -> bool:
     """Whether what a container says is left is not so.
 
-    The first fragment may know of no other; Matroska counts from zero wherever its streams begin, so that both end a
-    little before it says. Where they end long before, the file is cut off.
+    The first fragment may know of no other; a track that is no picture and no sound may end a little later. Where both
+    end long before, the file is cut off.
     """
     missing_us = min(left_us, span.duration_us) - max(lengths_us)
     return min(lengths_us) > left_us + END_SLACK_US or END_SLACK_US < missing_us <= TOLERATED_GAP_US

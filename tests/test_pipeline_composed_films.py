@@ -92,6 +92,15 @@ def test_a_lost_clip_is_judged_by_what_is_there(plain, ffmpeg_program, span, kin
     assert judge(told, span, UnusableError("decode_failed")).kind == kind
 
 
+def test_a_seek_to_what_is_no_key_frame_is_found_out(ffmpeg_program, tmp_path):
+    """ffmpeg's copies of H.263 mark every picture as one; the decoder then shows grey without a word."""
+    changes = {"container": "mkv", "into": "mkv", "then": "remux", "video": "h263", "size": (176, 144), "rate": "15"}
+    path = make.make(dataclasses.replace(PLAIN, key_frames=30, **changes), tmp_path, ffmpeg_program)
+    told, span = truth.read(path, ffmpeg_program), (3_000_000, 5_000_000)
+    judged = judge(told, span, ways.local(path, span, ffmpeg_program))
+    assert judged.kind == Kind.RIGHT, judged.detail
+
+
 @settings(max_examples=6, derandomize=True)
 @given(st.integers(1 << 20, 1 << 40))
 def test_any_film_gives_what_its_marks_say(seed):

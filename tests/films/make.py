@@ -92,6 +92,8 @@ def _outcome(film: Film, path: Path) -> list[str]:
     if chosen:
         words += ["-fps_mode", "vfr"]
     words += ["-c:a", film.audio, "-ac", str(film.channels), "-ar", str(film.sample_rate), "-strict", "-2"]
+    if film.more_tracks:  # two that are mono might be microphones, where a container prefers none
+        words += ["-ac:a:0", str(3 - film.channels)]
     return [*words, *_MUXERS.get(film.container, ()), str(path)]
 
 

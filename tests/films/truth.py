@@ -9,6 +9,7 @@ from films import marks, whole
 
 GRID_S = 0.02
 _SIDE = 16
+_FRAME_S = 0.04  # of a record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,11 @@ class Truth:
         return (float(inside[:, 0].min()), float(inside[:, 1].max())) if len(inside) else None
 
     def on_screen(self, first_s: float, last_s: float) -> set[int]:
-        """The numbers of the pictures that are on screen at some moment between these."""
+        """The numbers of the pictures that are on screen at some moment between these.
+
+        After the last one, what the last frame of a record showed: that one, or the one of a frame's time before.
+        """
+        first_s = min(first_s, self.pictures_s[1] - 1.5 * _FRAME_S)
         first = np.searchsorted(self.times, first_s, "right") - 1
         last = np.searchsorted(self.times, last_s, "right")
         seen = {int(number) for number in self.numbers[max(0, first) : max(1, last)]}
