@@ -201,7 +201,7 @@ def run(
         )
     except process.StoppedError as stopped:
         log = stopped.log.replace(span.path, "FILE")
-        return Pass(returncode=-1, log=log, streams=parse(log), start_us=span.start_us)
+        return Pass(returncode=0, log=log, streams=parse(log), start_us=span.start_us)
     except OverflowError as error:
         raise UnusableError("too_many_bytes", f"over {MAX_CLIP_BYTES >> 20} MiB when decoded") from error
     outputs = list(result.outputs)

@@ -272,7 +272,7 @@ def test_a_full_disk_stops_the_run(server, tmp_path):
 
 
 def test_unavailable_video_error_is_of_our_disk_and_not_of_the_video(server, tmp_path):
-    for number, expected in ((errno.ENOSPC, ("stop", "")), (errno.EIO, ("transient", "unknown"))):
+    for number, expected in ((errno.ENOSPC, ("stop", "")), (errno.EIO, ("stop", ""))):
 
         def fail(status, number=number):
             raise OSError(number, os.strerror(number))
