@@ -92,16 +92,17 @@ def test_the_systems_error_is_found_where_a_traceback_ends_with_it():
 
 
 def test_a_breaker_that_cannot_be_written_stops_all_the_same(limited, tmp_path):
-    breaker = Breaker(str(tmp_path))
+    url, folder = "http://host/x.mp4", str(tmp_path / "storms")
+    breaker = Breaker(folder)
     limited(5)
-    breaker.trip("throttled")
-    assert breaker.tripped() == "throttled"
-    with pytest.raises(OSError, match="breaker"):
+    breaker.trip("throttled", "host")
+    assert breaker.tripped(url) == "throttled"
+    with pytest.raises(OSError, match="storms"):
         breaker.settle()
-    assert Breaker(str(tmp_path)).tripped() is None
+    assert Breaker(folder).tripped(url) is None
     limited(1000)  # there is room again
     breaker.settle()
-    assert Breaker(str(tmp_path)).tripped() == "throttled"
+    assert Breaker(folder).tripped(url) == "throttled"
 
 
 @needs_mounts

@@ -151,7 +151,7 @@ def test_a_question_that_fails_in_an_unforeseen_way_ends_no_other(tmp_path):
         asker = asker_of(tmp_path, hosts=NAMED)
         asker = dataclasses.replace(asker, api_key=None)
         sources = [f"{server.url}/x.mp4", "http://[", "http://localhost/x", f"http://h:{'5' * 5000}/"]
-        answers = list(asker.ask(sources))
+        answers = list(asker.ask(sources, {}))
     assert [each.failure and each.failure.reason for each in answers] == [None, "bad_url", "private_host", "bad_url"]
     assert all(each.failure.outcome == "transient" for each in answers if each.failure)
 

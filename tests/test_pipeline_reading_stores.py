@@ -36,7 +36,7 @@ def test_a_dataset_on_an_object_store_is_read(store, write_csv, clip_folder, six
     root = store.root("read")
     for name in ("one", "two"):
         words = [f"--annotations={tmp_path}/clips.csv", f"--media_root={media}", f"--output={root}", "--num_shards=2"]
-        assert main(["build", *words, f"--snapshot={name}"]) == 0
+        assert main(["build", *words, f"--snapshot={name}", "--allow_loss=1"]) == 0
         (media / "1.mp4").unlink(missing_ok=True)
 
     def answer(*words: str) -> dict:

@@ -87,7 +87,8 @@ def builder(root: Path, program: str) -> Builder:
 
 def snapshot_of(tasks: list[plan.Task]) -> Manifest:
     """As much of a manifest as planning reads."""
-    empty = Shard(path="", index_path="", num_records=0, bytes=0, crc32c="", index_crc32c="", fingerprint="")
+    sums = {"crc32c": "", "index_crc32c": "", "fingerprint": ""}
+    empty = Shard(path="shards/x", index_path="shards/x.index", num_records=0, bytes=0, **sums)
     shards = tuple(dataclasses.replace(empty, path=f"shards/{task.stem}.tfrecord") for task in tasks)
     split = Split(shards=shards, num_clips=0, num_records=0, lost={}, mel_mean=0, mel_stddev=1)
     return Manifest(
