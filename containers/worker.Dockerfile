@@ -21,8 +21,9 @@ RUN pip install --no-cache-dir --require-hashes --requirement worker.lock && \
 # A worker that lacks one of them would fail every clip: the build fails instead.
 RUN python check_worker.py worker.lock
 
-# Media are untrusted: what decodes them owns nothing here. Beam's boot writes below /tmp, or where the runner says.
-RUN useradd --uid 10001 --create-home beam
+# Media are untrusted: what decodes them owns nothing here but what Beam's boot writes: a virtual environment in
+# /opt/apache/beam-venv, all else below /tmp or where the runner says.
+RUN useradd --uid 10001 --create-home beam && install -d -o beam -m 0750 /opt/apache/beam-venv
 USER 10001
 # ENTRYPOINT stays /opt/apache/beam/boot, which starts the SDK's processes.
 WORKDIR /home/beam

@@ -85,7 +85,9 @@ class Breaker:
         """Why a source is not to be asked for, or None."""
         if time.monotonic() - self._looked >= self._interval_s:
             self._looked = time.monotonic()
-            found = read(self._folder, but=self._why)
+            with self._lock:
+                known = dict(self._why)
+            found = read(self._folder, but=known)
             with self._lock:
                 self._why = found | self._why
         return self._why.get(ALL) or self._why.get(storms.host(source))

@@ -214,7 +214,7 @@ class Fetcher:
                     arrived = self._download(source, rows, folder)
                     while pending:
                         kept = self._kept(pending[0], arrived, several=len(rows) > 1)
-                        self._heard(rows, kept)
+                        self._heard(rows, kept, came=kept.reason != "cut_short")
                         yield pending[0], attempt, kept
                         pending.pop(0)
                 return
@@ -227,10 +227,14 @@ class Fetcher:
                 return
             self._back_off(source, attempt, failure)
 
-    def _heard(self, rows: list[dict], fetched: Fetched) -> None:
-        """Tells the breaker what was heard of these clips' source."""
+    def _heard(self, rows: list[dict], fetched: Fetched, *, came: bool = False) -> None:
+        """Tells the breaker what was heard of these clips' source.
+
+        What came, and cannot be decoded by this machine now, is no failure of its host.
+        """
         known = rows[0]["known_outcome"] if all(row["failing"] for row in rows) else ""
-        self.breaker.record(rows[0]["source"], fetched.outcome, fetched.reason, fetched.detail, known)
+        outcome = Outcome.OK if came and fetched.outcome == Outcome.TRANSIENT else fetched.outcome
+        self.breaker.record(rows[0]["source"], outcome, fetched.reason, fetched.detail, known)
 
     def _back_off(self, source: str, attempt: int, failure: Failure) -> None:
         """Waits, longer each time, at random so that threads that failed together do not return together."""
@@ -290,7 +294,7 @@ class Fetcher:
             with self._spool() as folder:
                 fetched = self._copy_kept(row, folder)
         except (FetchError, OSError, WorkerTroubleError) as error:
-            if disk.is_full(error):
+            if disk.is_full(error) or (disk.is_trouble(error) and self._is_ours(error)):
                 raise
             fetched = Fetched(outcome=Outcome.TRANSIENT, reason=storms.BAD_COPY, detail=type(error).__name__)
         if fetched.outcome == Outcome.OK:
@@ -300,6 +304,10 @@ class Fetcher:
         # A bad copy says nothing about the clip.
         why = f"{row['copy']}: {fetched.reason} {fetched.detail}".strip()
         return Fetched(outcome=Outcome.TRANSIENT, reason=storms.BAD_COPY, detail=why, tools="import")
+
+    def _is_ours(self, error: BaseException) -> bool:
+        """Whether an error names a file of the dataset, and not a lab's."""
+        return str(getattr(error, "filename", "")).startswith((f"{self.root}/", f"{self.work}/"))
 
     def _copy_kept(self, row: dict, folder: str) -> Fetched:
         """Puts a lab's copy into the store, by a hard link where the file system can."""

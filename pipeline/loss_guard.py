@@ -82,12 +82,13 @@ def check(table: pa.Table, root: str, *, allowed: float | None, media_root: str)
     """
     passing = table.filter(is_passing(table))
     parent = snapshot.latest(root) if len(passing) else None
-    if found := [loss for loss in losses(table, passing, root, parent) if loss.is_excessive(allowed)]:
+    every = list(losses(table, passing, root, parent))
+    if found := [loss for loss in every if loss.is_excessive(allowed)]:
         rows = passing.filter(pc.is_in(passing["split"], value_set=pa.array([loss.split for loss in found])))
         raise IncompleteError(
             f"nothing was published, for too many clips are only out of reach: {_said(found, allowed)}. "
             f"{lost_source.said(rows, table, media_root)} The same command goes on when that is mended; to publish "
-            f"without them, say --allow_loss={max(loss.share for loss in found):.2f}"
+            f"without them, say --allow_loss={max(loss.share for loss in every):.2f}"
         )
     check_records(table, pc.sum(pc.equal(table["outcome"], Outcome.OK.value)).as_py() or 0, media_root)
 

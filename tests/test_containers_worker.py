@@ -43,6 +43,8 @@ def test_its_base_is_beams_image_by_the_digest_that_make_image_asks_for(tmp_path
 
 def test_no_worker_is_root():
     assert values("USER") == ["10001"]
+    # Beam's boot writes there.
+    assert any("install -d -o beam -m 0750 /opt/apache/beam-venv" in run for run in values("RUN"))
 
 
 @pytest.mark.parametrize("lock", [LOCK, WORKER_LOCK, UV_LOCK], ids=["requirements", "worker", "uv"])
