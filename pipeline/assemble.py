@@ -81,7 +81,7 @@ class Assembly:
             # Their media were deleted once they were in a shard, or damaged, and a new record is to be made of them.
             wanted = self._wanted(tasks)
             if wanted:
-                self._fetch_again(clips.valid, wanted)
+                left_out |= self._fetch_again(clips.valid, wanted)
             # And these give none today: a shard without them has another name.
             more = self._left_out(tasks)
             if not (wanted or more):
@@ -127,22 +127,17 @@ class Assembly:
         clips = [LeftOut(**clip) for _, result in results if result for clip in result.get("left_out", ())]
         return {clip.id: clip for clip in clips}
 
-    def _fetch_again(self, valid: pa.Table, wanted: list[str]) -> None:
-        """Fetches media that were there before.
-
-        Raises:
-          IncompleteError: that fails for a while: a split must not shrink for it.
-        """
+    def _fetch_again(self, valid: pa.Table, wanted: list[str]) -> dict[str, LeftOut]:
+        """Fetches media that were there before; the clips, by id, of which they do not come now."""
         rows = valid.filter(pc.is_in(valid["id"], value_set=pa.array(wanted, pa.string())))
         self._work.fetch(rows, anew=True)
         found = known.of(rows, ledger.state(self._root))
         passing = pc.is_in(found["outcome"], value_set=pa.array(_PASSING, pa.string()))
-        if pc.any(passing).as_py():
-            reason = found.filter(passing)["reason"][0].as_py()
-            raise IncompleteError(
-                f"{pc.sum(passing).as_py()} clips must be made anew, and their media cannot be fetched now "
-                f"({reason}). Nothing was published: the same command goes on later"
-            )
+        ids, words = (
+            rows.filter(passing)["id"].to_pylist(),
+            found.filter(passing).select(["reason", "detail"]).to_pylist(),
+        )
+        return {clip: LeftOut(id=clip, **word) for clip, word in zip(ids, words, strict=True)}
 
     def _release(self, valid: pa.Table) -> None:
         """Deletes fetched media that are in shards now; the ledger says so first, so that it is true when killed."""

@@ -5,7 +5,7 @@ machine is faster: such a clip is left out this time, and nothing else waits for
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from mbt.pipeline import memory
@@ -15,6 +15,8 @@ from mbt.pipeline.ffmpeg import DecoderCrashError, OutOfMemoryError
 from mbt.pipeline.patience import StalledError, TooSlowError
 
 TRIES = 3
+# What a clip does alone, each of so many times, and the reason for which it is then unusable.
+_OWN_DOING = {DecoderCrashError: "decoder_crashed", OutOfMemoryError: "too_much_memory"}
 _Made = TypeVar("_Made")
 
 
@@ -38,18 +40,18 @@ def tried(decode: Callable[[], _Made]) -> _Made:
       PassingError: there is nothing to be had of them now.
       WorkerTroubleError: this machine failed, three times.
     """
-    surroundings: contextlib.AbstractContextManager = contextlib.nullcontext()
-    for remaining in reversed(range(TRIES)):
+    errors: list[WorkerTroubleError] = []
+    while len(errors) <= TRIES:  # the first try is one beside others
         try:
-            with surroundings:
+            # One that idles can do so beside others, too.
+            with memory.alone() if errors and not isinstance(errors[-1], StalledError) else contextlib.nullcontext():
                 memory.place().begin_anew()
                 return decode()
         except WorkerTroubleError as error:
-            # One that idles can do so beside others.
-            surroundings = contextlib.nullcontext() if isinstance(error, StalledError) else memory.alone()
-            if not remaining or _is_certain(error):
-                raise _verdict(error) from error
-    raise AssertionError("unreachable")
+            errors.append(error)
+            if _is_certain(error) or [isinstance(one, StalledError) for one in errors] == [True] * TRIES:
+                break
+    raise _verdict(errors) from errors[-1]
 
 
 def _is_certain(error: WorkerTroubleError) -> bool:
@@ -57,14 +59,18 @@ def _is_certain(error: WorkerTroubleError) -> bool:
     return isinstance(error, TooSlowError) and not isinstance(error, StalledError)
 
 
-def _verdict(error: WorkerTroubleError) -> Exception:
+def _verdict(errors: Sequence[WorkerTroubleError]) -> Exception:
+    error = errors[-1]
     detail = f"{error}, {TRIES} times"
+    if _is_certain(error):
+        return PassingError("too_slow", str(error))
+    if any(type(other) is not type(error) for other in errors[-TRIES:]):
+        return WorkerTroubleError(str(error))
     if isinstance(error, TooSlowError):
-        return PassingError("too_slow", str(error) if _is_certain(error) else detail)
-    if isinstance(error, DecoderCrashError):
-        return UnusableError("decoder_crashed", detail)
-    if isinstance(error, OutOfMemoryError):
-        if memory.is_free():
-            return UnusableError("too_much_memory", detail)
-        return PassingError("out_of_memory", f"{detail}, on a machine that has no more")
-    return WorkerTroubleError(detail)
+        return PassingError("too_slow", detail)
+    reason = next((reason for kind, reason in _OWN_DOING.items() if isinstance(error, kind)), None)
+    if reason is None:
+        return WorkerTroubleError(detail)
+    if memory.is_free():
+        return UnusableError(reason, detail)
+    return PassingError("out_of_memory", f"{detail}, on a machine that has no more")

@@ -8,7 +8,7 @@ import re
 import pyarrow as pa
 
 from mbt.pipeline import canary, plan, storage, writer
-from mbt.pipeline.decode import RULES
+from mbt.pipeline.reasons import RULES
 from mbt.schemas import index as shard_index
 from mbt.schemas.manifest import DATASET_FILE, Dataset, Encoding, FormatError
 

@@ -9,7 +9,7 @@ import numpy as np
 from mbt.pipeline import ffmpeg as process
 from mbt.pipeline import passes, pictures, sound, streams, timeline
 from mbt.pipeline.passes import MAX_CLIP_BYTES, MAX_ERROR_RATE, MAX_PIXELS, Sound, Span, Wanted
-from mbt.pipeline.reasons import RULES, UnusableError
+from mbt.pipeline.reasons import UnusableError
 from mbt.pipeline.timeline import Reading
 from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS, SAMPLE_RATE_HZ, num_frames
 
@@ -43,7 +43,6 @@ class Decoded:
 def settings() -> dict[str, object]:
     """Every number that decides what `decode` returns, for `dataset.json`."""
     return {
-        "rules": RULES,
         "frame_rate_hz": FRAME_RATE_HZ,
         "frame_choice": "nearest timestamp; one that stays long, until 20 ms before the next",
         "shorter_side": pictures.SHORTER_SIDE,

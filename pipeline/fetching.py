@@ -15,7 +15,6 @@ import apache_beam as beam
 
 from mbt.pipeline import (
     availability,
-    decode,
     disk,
     download,
     fetch,
@@ -24,6 +23,7 @@ from mbt.pipeline import (
     parquet,
     plan,
     proxies,
+    reasons,
     runner,
     secret,
     storage,
@@ -272,5 +272,5 @@ def append(writer: ledger.Writer, row: dict, attempt: int, fetched: fetch.Fetche
         media_start_us=fetched.media_start_us,
         signature=fetched.signature,
         tools=fetched.tools,
-        rule=decode.RULES if fetched.outcome == Outcome.UNUSABLE else None,
+        rule=reasons.RULES if fetched.outcome == Outcome.UNUSABLE else None,
     )

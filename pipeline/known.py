@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mbt.pipeline import media
-from mbt.pipeline.decode import RULES
 from mbt.pipeline.fetch import settled
 from mbt.pipeline.ledger import RELEASED, ROUND
+from mbt.pipeline.reasons import RULES
 from mbt.pipeline.sources import media_id
 from mbt.pipeline.writer import WHOLE, Part
 from mbt.schemas.clip import Outcome

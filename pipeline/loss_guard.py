@@ -21,6 +21,7 @@ from mbt.schemas.manifest import Manifest
 NEW_SHARE = 0.1  # of a split's list: clips that no snapshot has accounted for yet
 OLD_SHARE = 0.02  # of the records that the snapshot before has in a split
 OLD_CLIPS = 3  # may always be lost of those, where they are no more than `NEW_SHARE`
+_OF_DECODING = ["too_slow", "out_of_memory"]
 _PASSING = [Outcome.BLOCKED.value, Outcome.TRANSIENT.value, Outcome.NOT_TRIED.value]
 
 
@@ -130,9 +131,20 @@ def losses(table: pa.Table, passing: pa.Table, root: str, parent: Manifest | Non
 def is_passing(table: pa.Table) -> pa.ChunkedArray:
     """Which clips are not there for a cause that may pass.
 
-    Not those that came and cannot be decoded today, such as one that takes too long: a clip blocks none but itself.
+    Not those that came and cannot be decoded today, such as one that takes too long: a clip blocks none but itself. Of
+    more than `OLD_CLIPS` in a split it is the machine that is to blame.
     """
-    return pc.and_(pc.is_in(table["outcome"], value_set=pa.array(_PASSING)), pc.equal(table["digest"], ""))
+    came = _came(table)
+    counts = _counts(table.filter(came))
+    many = pa.array([split for split, count in counts.items() if count > OLD_CLIPS], pa.string())
+    own = pc.and_(came, pc.invert(pc.is_in(table["split"], value_set=many)))
+    return pc.and_(pc.is_in(table["outcome"], value_set=pa.array(_PASSING)), pc.invert(own))
+
+
+def _came(table: pa.Table) -> pa.ChunkedArray:
+    """Which clips came, and cannot be decoded here and now."""
+    decoding = pc.is_in(table["reason"], value_set=pa.array(_OF_DECODING))
+    return pc.and_(decoding, pc.not_equal(table["digest"], ""))
 
 
 def _in_parent(clips: pa.Array, root: str, parent: Manifest | None) -> tuple[pa.Array, pa.Array]:

@@ -302,7 +302,7 @@ def _first_picture(stats: bytes, span: Span) -> tuple[int | None, bool]:
         return None, False
     numerator, _, denominator = line[1].partition(b"/")
     if int(line[0]) == _NO_TIME or not int(denominator):
-        return None, int(line[2]) > 0
+        return None, 0 < int(line[2]) < _NO_NUMBER
     return int(line[0]) * MICROSECONDS * int(numerator) // int(denominator) - span.start_us, int(line[2]) > 0
 
 

@@ -17,7 +17,12 @@ _REASONS = (
     (re.compile(r"Error opening input"), "not_media"),
     (re.compile(r"Decode error rate .* exceeds maximum"), "decode_errors"),
 )
-_DETAILS = {"no_video": "the media has no pictures", "no_audio": "the media has no sound"}
+# In our words where ffmpeg's differ from run to run: how many packets it read depends on how its threads took turns.
+_DETAILS = {
+    "no_video": "the media has no pictures",
+    "no_audio": "the media has no sound",
+    "decode_errors": "too many packets of a stream do not decode",
+}
 # After the names of components and before any text: titles and the like, which follow [info], are not complaints.
 _COMPLAINT = re.compile(r"(?:\[[^\]]*\] )*?\[(?:warning|error|fatal|panic)\] ")
 _ENCRYPTED = re.compile(r"^\[info\] +Encryption initialization data:|\((?:encv|enca) / ", re.MULTILINE)
@@ -45,7 +50,8 @@ def failure(returncode: int, log: str) -> UnusableError:
                 return UnusableError(reason, _DETAILS.get(reason) or _short(complaint))
     if returncode == 0:
         return UnusableError("no_frames_or_sound", "a stream decodes to nothing")
-    return UnusableError("decode_failed", _short(complaints[-1]) if complaints else f"ffmpeg ended with {returncode}")
+    # The order of complaints is that of ffmpeg's threads: one is named that is the same each time.
+    return UnusableError("decode_failed", _short(min(complaints)) if complaints else f"ffmpeg ended with {returncode}")
 
 
 def _short(line: str) -> str:

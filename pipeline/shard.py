@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from mbt.pipeline import attempts, media, memory, shard_file, storage
-from mbt.pipeline.decode import RULES, Decoded, UnusableError, decode
+from mbt.pipeline.decode import Decoded, UnusableError, decode
 from mbt.pipeline.ffmpeg import WorkerTroubleError
 from mbt.pipeline.plan import Task
+from mbt.pipeline.reasons import RULES
 from mbt.pipeline.record import Context, Record, encode, relabelled
 from mbt.pipeline.shard_file import Entry, ShardFile
 from mbt.pipeline.sources import data_path, media_id

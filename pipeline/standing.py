@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mbt.pipeline import catalogue, known, ledger, lost_source, media, snapshot
-from mbt.pipeline.decode import RULES
+from mbt.pipeline.reasons import RULES
 from mbt.schemas.clip import Outcome
 from mbt.schemas.index import FIRST_RULES
 

@@ -216,7 +216,7 @@ def _checked(done: Pass, span: Span) -> Pass:
     first_us = done.first_picture_us
     there = {
         "picture": bool(done.frames) and (first_us is None or first_us < span.duration_us),
-        "sound": all(heard.first_us is not None for heard in done.sounds),
+        "sound": any(heard.first_us is not None for heard in done.sounds),
     }
     if all(there.values()):
         return done

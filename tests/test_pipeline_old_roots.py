@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mbt.pipeline import ledger, plan
-from mbt.pipeline.decode import RULES
+from mbt.pipeline.reasons import RULES
 from mbt.pipeline.shard import COPIED, DECODED, Builder
 from mbt.schemas import index as shard_index
 from mbt.schemas.manifest import Dataset, Manifest
