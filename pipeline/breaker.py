@@ -7,6 +7,7 @@ asked on: one that is down must not keep the rest of a list from being fetched.
 import collections
 import contextlib
 import hashlib
+import itertools
 import json
 import threading
 import time
@@ -30,6 +31,7 @@ class Breaker:
         self._lost_share = lost_share
         self._recent: dict[str, collections.OrderedDict[str, int]] = {}
         self._lock = threading.Lock()
+        self._refusals = itertools.count()
         self._why: dict[str, str] = {}
         self._untold: dict[str, str] = {}
         self._looked = 0.0
@@ -50,7 +52,7 @@ class Breaker:
         """Takes note of an answer; trips where too many of the host's recent ones brought nothing.
 
         Args:
-          source: that was asked for; of several answers for it the newest counts.
+          source: that was asked for; of several answers for it the newest counts, and each refusal.
           outcome: of the attempt.
           reason: of the outcome.
           detail: for a person.
@@ -63,9 +65,11 @@ class Breaker:
             recent = self._recent.setdefault(host, collections.OrderedDict())
             if recent.get(source) != _PENDING:
                 recent.pop(source, None)
-            recent[source] = kind
+            # Each refusal counts, also those of one source: to go on asking makes it worse.
+            key = f"{source} {next(self._refusals)}" if kind == storms.BLOCKED else source
+            recent[key] = kind
             if kind and known and (kind != storms.BLOCKED or known == Outcome.BLOCKED):
-                del recent[source]
+                del recent[key]
             kinds = np.array([kind for kind in recent.values() if kind != _PENDING])[-storms.WINDOW :]
             while len(recent) > storms.WINDOW and next(iter(recent.values())) != _PENDING:
                 recent.popitem(last=False)

@@ -101,10 +101,10 @@ def test_both_snapshots_are_read_by_every_command(run, old, mbt_data):
     assert "index_version" in compared["reencoded"] and compared["splits"]["train"]["common"] == 6
     assert "re-encoded: another encoder made all records anew" in told("diff", "first", "latest")
     assert json.loads(told("diff", "first", "first", "--json"))["reencoded"] == []
-    for name in ("first", "latest"):
-        assert json.loads(told("show", name, "--json"))["records"] == 9
+    for name, records in (("first", 9), ("latest", 10)):  # one was refused by older rules
+        assert json.loads(told("show", name, "--json"))["records"] == records
         assert f"{old}/{name}.html" in told("report", f"--snapshot={name}", f"--html={old}/{name}.html")
-        assert "9 records" in told("export", "--layout=scenic", f"{old}/export-{name}", f"--snapshot={name}")
+        assert f"{records} records" in told("export", "--layout=scenic", f"{old}/export-{name}", f"--snapshot={name}")
     assert mbt_data("gc", output, "--older_than=0s", "--yes").returncode == 0
     assert "8 shards" in told("verify", "--snapshot=all")
 
@@ -182,19 +182,19 @@ def test_an_old_shard_is_mended_as_far_as_it_can_be(old, mbt_data, ffmpeg_progra
     assert mended.returncode == 1
     assert (root / one.index_path).read_bytes() == whole
     (line,) = [line for line in mended.stdout.splitlines() if "not repaired" in line]
-    assert "it was made by another encoder" in line and "ffmpeg differs" in line
+    assert "it was made by another encoder" in line and "differs" in line
 
 
 def test_a_clip_is_purged_from_snapshots_of_both_encoders(run, old, mbt_data):
     result(run("build", "--json"))
     (old / "purge.txt").write_text("web-0\n")
     output = f"--output={old}/root"
-    purged = mbt_data("purge", output, f"--clips={old}/purge.txt", "--reason=asked", "--yes")
+    purged = mbt_data("purge", output, f"--clips={old}/purge.txt", "--reason=asked", "--yes", "--overlapping=drop")
     assert purged.returncode == 0, purged.stderr + purged.stdout
     checked = mbt_data("verify", "--snapshot=all", output)
     assert checked.returncode == 0, checked.stdout
-    for manifest in manifests(old / "root"):
-        assert manifest.num_records == 8 and len(manifest.amended) == 1
+    # local-0 is the same film, under another name.
+    assert [(found.num_records, len(found.amended)) for found in manifests(old / "root")] == [(7, 1), (8, 1)]
 
 
 def test_old_indices_and_ledgers_are_read_as_they_are(pristine):
