@@ -76,6 +76,7 @@ def write(root: Path, rows: int, rows_per_file: int) -> None:
             "media_start_us": [0] * len(numbers),
             "signature": [""] * len(numbers),
             "tools": ["yt-dlp 2026.08.19"] * len(numbers),
+            "rule": [None] * len(numbers),
         }
         table = pa.table(columns).cast(ledger.ATTEMPTS)
         pq.write_table(table, folder / f"w-{first // rows_per_file:05d}.parquet", compression="zstd")
