@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from media_server import PRIVATE
 
-from mbt.pipeline import fetch, fetching, ledger, media, storage
+from mbt.pipeline import fetch, fetching, ffmpeg, ledger, media, storage
 from mbt.pipeline.main import main
 from mbt.pipeline.needles import FRAME, MEDIA, Needles
 from mbt.pipeline.s3_client import client
@@ -395,6 +395,19 @@ def test_what_it_cannot_delete_is_said(own, mbt_data):
     (own / "out/notes/x.bin").unlink()
     assert purge(mbt_data, own, "--yes").returncode == 0
     assert mbt_data("verify", f"--output={own}/out", "--snapshot=all").returncode == 0
+
+
+def test_an_ffmpeg_that_is_stopped_ends_it_and_the_same_command_goes_on(own, mbt_data, capsys, monkeypatch, tmp_path):
+    stopped = tmp_path / "ffmpeg"
+    stopped.write_text("#!/bin/sh\nkill -TERM $$\n")
+    stopped.chmod(0o755)
+    words = [f"--output={own}/out", f"--clips={own}/ids.txt", "--reason=r", "--yes"]
+    with monkeypatch.context() as patched:
+        patched.setattr(ffmpeg, "executable", lambda path=None: str(stopped))
+        assert main(["purge", *words]) == 1
+    said = capsys.readouterr().err
+    assert "ffmpeg was stopped by signal 15" in said and "run the same command again" in said
+    assert "none is left" in purge(mbt_data, own, "--yes").stdout
 
 
 @pytest.mark.parametrize("damage", ["index", "table", "manifest"])
