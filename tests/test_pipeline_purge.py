@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from media_server import PRIVATE
 
-from mbt.pipeline import fetch, fetching, ffmpeg, ledger, media, storage
+from mbt.pipeline import fetch, fetching, ffmpeg, ledger, media, storage, tombstones
 from mbt.pipeline.main import main
 from mbt.pipeline.needles import FRAME, MEDIA, Needles
 from mbt.pipeline.s3_client import client
@@ -341,6 +341,15 @@ def test_another_clip_of_the_same_seconds_is_named(mbt_data, write_csv, clip_fol
     assert done.returncode == 0, done.stderr
     assert f"sources on this machine stay where they are: {clip_folder}/0.mp4" in done.stdout
     assert "go too: twin" in done.stdout and "none is left" in done.stdout
+    assert purge(mbt_data, tmp_path, "--yes").returncode == 0
+    dead = tombstones.read(f"{tmp_path}/out")
+    assert dead["twin"]["overlaps"] and "overlaps" not in dead["clip-0"]
+    (tmp_path / "ids.txt").write_text("twin\n")
+    flags = (f"--output={tmp_path}/out", f"--clips={tmp_path}/ids.txt", "--reason=named", "--yes")
+    assert mbt_data("purge", *flags).returncode == 0
+    named = tombstones.read(f"{tmp_path}/out")
+    assert "overlaps" not in named["twin"] and named["twin"]["reason"] == "named"
+    assert named["twin"]["spans"] == dead["twin"]["spans"] and named["clip-0"] == dead["clip-0"]
 
 
 def test_a_clip_that_shows_the_very_same_frames_is_named(mbt_data, write_csv, clip_folder, six_rows, tmp_path):
