@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from mbt.pipeline import scratch
-from mbt.pipeline.file_lock import NO_FLOCK
+from mbt.schemas.lock_file import NO_FLOCK
 
 _POLL_S = 0.02
 _OTHER_PREFIX = "mbt-fetch-own-"

@@ -43,19 +43,22 @@ def of(path: str, program: str) -> tuple[int, int] | None:
         return None
     if not starts:
         return None
-    zero_us = probe.times(path, program).start_us
+    try:
+        zero_us = probe.times(path, program).start_us
+    except ffmpeg.INPUT_FAULTS:
+        return None
     first_us, last_us = round(min(starts) * MICROSECONDS), round(max(ends) * MICROSECONDS)
     return first_us - zero_us - SLACK_US, last_us - zero_us + SLACK_US
 
 
 def packets(path: str, program: str) -> bytes:
-    """ffmpeg's list of the packets of a local file; empty where it is no media."""
+    """ffmpeg's list of the packets of a local file; empty where it is no media, or ffmpeg cannot bear it."""
     source = ["-i", passes.source(path)]
     for hidden in (_HIDDEN_TOO, []):
         words = [*_HEAD, *hidden, *_INPUT, *source, *_LIST]
         try:
             result = ffmpeg.run(program, words, outputs=1, byte_limit=_BYTE_LIMIT, time_limit_s=_TIME_LIMIT_S)
-        except OverflowError:
+        except (OverflowError, *ffmpeg.INPUT_FAULTS):
             return b""
         if result.returncode == 0:
             return bytes(result.outputs[0])

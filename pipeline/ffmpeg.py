@@ -51,6 +51,9 @@ class OutOfMemoryError(WorkerTroubleError):
     """ffmpeg wanted more than all of its memory. If it does so again and again, that is the input's doing."""
 
 
+INPUT_FAULTS = (DecoderCrashError, OutOfMemoryError)
+
+
 class StoppedError(Exception):
     """The caller has read enough of the log, which this holds, and stopped the process."""
 

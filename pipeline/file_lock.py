@@ -12,15 +12,12 @@ import fcntl
 import logging
 import os
 import stat
-import uuid
 
 from mbt.pipeline import durable
+from mbt.schemas import lock_file
 from mbt.schemas.holder import Holder
 
-NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
-GRAVE = ".left"  # ends the name that a lock has in the moment in which it is removed from its dead holder
 _TRIES = 1000  # to open a file in a folder that others make and remove
-_MOST_BYTES = 1 << 16
 _BY_KERNEL = (
     "Wait for it, or choose another --output. Its lock goes when it ends; should a network file system keep that "
     "of a machine that is gone, add --take_over."
@@ -54,7 +51,7 @@ class FileLock:
                 by_kernel = _locked(file, fcntl.LOCK_EX)
                 if by_kernel is None:
                     return False
-                if by_kernel and not _is_at(file, self._path):
+                if by_kernel and not lock_file.is_at(file, self._path):
                     continue  # its last holder has just removed the file
                 if not is_new and _is_alive(file, by_kernel=by_kernel):
                     return False
@@ -62,7 +59,7 @@ class FileLock:
                     self._file = file
                     self._write(Holder.this_process(by_kernel=by_kernel))
                     return True
-                self._bury(_content(file))
+                lock_file.bury(self._path, lock_file.content(file))
             finally:
                 if self._file is None:
                     os.close(file)
@@ -73,18 +70,6 @@ class FileLock:
         assert self._file is not None
         os.truncate(self._file, 0)
         os.write(self._file, holder.to_json())
-
-    def _bury(self, found: Holder | None) -> None:
-        """Removes the file that a dead process left; of two that come at once, none removes what the other made."""
-        grave = f"{self._path}.{uuid.uuid4().hex}{GRAVE}"
-        try:
-            os.rename(self._path, grave)
-        except FileNotFoundError:
-            return
-        if _read(grave) != found:  # somebody was faster, and has the lock
-            with contextlib.suppress(FileExistsError):
-                os.link(grave, self._path)
-        os.unlink(grave)
 
     def _opened(self) -> tuple[int, bool]:
         """The file, and whether it is new."""
@@ -115,7 +100,7 @@ class FileLock:
 
     def holder(self) -> Holder | None:
         """Who has it, as far as that is known."""
-        return _read(self._path)
+        return lock_file.read(self._path)
 
     def remove(self) -> None:
         """Removes it, whoever holds it."""
@@ -126,7 +111,7 @@ class FileLock:
         """Gives it back, if this object took it."""
         if self._file is None:
             return
-        if _is_at(self._file, self._path):
+        if lock_file.is_at(self._file, self._path):
             self.remove()
         self.forget()
         if self._made_folder:
@@ -161,7 +146,7 @@ def _locked(file: int, kind: int) -> bool | None:
     except BlockingIOError:
         return None
     except OSError as error:
-        if error.errno not in NO_FLOCK:
+        if error.errno not in lock_file.NO_FLOCK:
             raise
         return False
     return True
@@ -169,30 +154,7 @@ def _locked(file: int, kind: int) -> bool | None:
 
 def _is_alive(file: int, *, by_kernel: bool) -> bool:
     """Whether a lock that the kernel has given us, or knows nothing of, is another's by what stands in its file."""
-    found = _content(file)
+    found = lock_file.content(file)
     if by_kernel:
         return found is not None and not found.by_kernel and not found.is_dead()
     return found is None or not found.is_dead()
-
-
-def _content(file: int) -> Holder | None:
-    return Holder.from_json(os.pread(file, _MOST_BYTES, 0))
-
-
-def _read(path: str) -> Holder | None:
-    try:
-        file = _open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        return _content(file)
-    finally:
-        os.close(file)
-
-
-def _is_at(file: int, path: str) -> bool:
-    """Whether an open file is the one at a path, and was not replaced."""
-    try:
-        return os.path.samestat(os.fstat(file), os.lstat(path))
-    except FileNotFoundError:
-        return False

@@ -28,8 +28,8 @@ def find() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Files and folders of this user that hold media: those that dead processes left, and those that may be in use."""
     left: list[str] = []
     used: list[str] = []
-    for entry, process in _ours(scratch.machine_folder()):
-        (used if _may_run(process, entry.stat(follow_symlinks=False).st_mtime) else left).append(entry.path)
+    for path, process, modified in _ours(scratch.machine_folder()):
+        (used if _may_run(process, modified) else left).append(path)
     return tuple(sorted(left)), tuple(sorted([*used, *scratch.others()]))
 
 
@@ -43,13 +43,17 @@ def delete(paths: Iterable[str]) -> None:
                 os.unlink(path)
 
 
-def _ours(folder: str) -> Iterator[tuple[os.DirEntry, str]]:
-    """What lies there under such names, each with the process that it names, or an empty string."""
+def _ours(folder: str) -> Iterator[tuple[str, str, float]]:
+    """What lies there under such names, each with the process that it names, or an empty string, and its time."""
     with os.scandir(folder) as entries:
         for entry in entries:
             match = _NAME.fullmatch(entry.name)
-            if match and not entry.is_symlink() and entry.stat(follow_symlinks=False).st_uid == os.getuid():
-                yield entry, match[1] or ""
+            if match is None or entry.is_symlink():
+                continue
+            with contextlib.suppress(FileNotFoundError):  # its process has just removed it
+                status = entry.stat(follow_symlinks=False)
+                if status.st_uid == os.getuid():
+                    yield entry.path, match[1] or "", status.st_mtime
 
 
 def _may_run(process: str, modified: float) -> bool:

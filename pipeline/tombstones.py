@@ -112,13 +112,16 @@ def add(root: str, spans: Mapping[str, Iterable[Span]], reason: str, overlaps: f
       root: of the dataset.
       spans: of each clip.
       reason: why.
-      overlaps: of these, the clips that were not named.
+      overlaps: the clips that were never named; one that is named now gets this reason.
     """
     now, there = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), read(root)
     clips: dict[str, dict] = dict(there)
     for clip_id, times in spans.items():
         extra = {"overlaps": True} if clip_id in overlaps else {}
-        said = clips.get(clip_id, {"time": now, "reason": reason} | extra)
+        said = clips.get(clip_id)
+        if said is None or (said.get("overlaps") and clip_id not in overlaps):
+            spans_before = {name: value for name, value in (said or {}).items() if name == "spans"}
+            said = {"time": now, "reason": reason} | extra | spans_before
         known = {Span(**span) for span in said.get("spans", ())} | set(times)
         ordered = sorted(known, key=dataclasses.astuple)
         clips[clip_id] = said | {"spans": [dataclasses.asdict(span) for span in ordered]}
@@ -127,8 +130,8 @@ def add(root: str, spans: Mapping[str, Iterable[Span]], reason: str, overlaps: f
 
 
 def spans(root: str) -> Spans:
-    """The times that all tombstones ban."""
-    clips = read(root)
+    """The times that all tombstones ban: not those of clips that nobody named, of which only the ids are banned."""
+    clips = {clip_id: clip for clip_id, clip in read(root).items() if not clip.get("overlaps")}
     found = [Span(**span) for clip in clips.values() for span in clip.get("spans", ())]
     if old := [clip_id for clip_id, clip in clips.items() if "spans" not in clip]:
         attempts = ledger.read(root, _COLUMNS)

@@ -11,10 +11,11 @@ import re
 import threading
 from collections.abc import Iterator
 
-from mbt.pipeline import file_lock, locks, storage
+from mbt.pipeline import locks, storage
+from mbt.schemas import lock_file
 
 _NAME = re.compile(r"\.writer(?:-(\d+)-of-(\d+))?")
-_LEFT = re.compile(rf"{_NAME.pattern}\.[0-9a-f]+{re.escape(file_lock.GRAVE)}")
+_LEFT = re.compile(rf"{_NAME.pattern}\.[0-9a-f]+{re.escape(lock_file.GRAVE)}")
 _FOLDERS = ("media", "ledger", "shards", "snapshots", "tmp", "purge")  # of ROOT
 _LET_GO_S = 5
 

@@ -8,6 +8,8 @@ import socket
 import sys
 import uuid
 
+_LAST_PROCESS = (1 << 31) - 1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Holder:
@@ -59,9 +61,17 @@ class Holder:
     def from_json(cls, text: bytes) -> "Holder | None":
         """From what stands in the file; None where that is not whole, or not ours."""
         try:
-            return cls(**json.loads(text))
+            found = cls(**json.loads(text))
         except (TypeError, ValueError, RecursionError):
             return None
+        return found if found._is_sound() else None
+
+    def _is_sound(self) -> bool:
+        """Whether the values are what they must be; any program may have written the file."""
+        process, by_kernel = self.process, self.by_kernel
+        texts = (self.host, self.started, self.command, self.token, self.system, self.born)
+        is_number = type(process) is int and 1 <= process <= _LAST_PROCESS
+        return is_number and isinstance(by_kernel, bool) and all(isinstance(text, str) for text in texts)
 
     def is_dead(self) -> bool:
         """Whether the process is known to have ended: only this machine's processes are, since it was started."""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from media_server import PRIVATE
 
-from mbt.pipeline import fetch, fetching, ledger, media, storage
+from mbt.pipeline import fetch, fetching, ffmpeg, ledger, media, storage, tombstones
 from mbt.pipeline.main import main
 from mbt.pipeline.needles import FRAME, MEDIA, Needles
 from mbt.pipeline.s3_client import client
@@ -341,6 +341,15 @@ def test_another_clip_of_the_same_seconds_is_named(mbt_data, write_csv, clip_fol
     assert done.returncode == 0, done.stderr
     assert f"sources on this machine stay where they are: {clip_folder}/0.mp4" in done.stdout
     assert "go too: twin" in done.stdout and "none is left" in done.stdout
+    assert purge(mbt_data, tmp_path, "--yes").returncode == 0
+    dead = tombstones.read(f"{tmp_path}/out")
+    assert dead["twin"]["overlaps"] and "overlaps" not in dead["clip-0"]
+    (tmp_path / "ids.txt").write_text("twin\n")
+    flags = (f"--output={tmp_path}/out", f"--clips={tmp_path}/ids.txt", "--reason=named", "--yes")
+    assert mbt_data("purge", *flags).returncode == 0
+    named = tombstones.read(f"{tmp_path}/out")
+    assert "overlaps" not in named["twin"] and named["twin"]["reason"] == "named"
+    assert named["twin"]["spans"] == dead["twin"]["spans"] and named["clip-0"] == dead["clip-0"]
 
 
 def test_a_clip_that_shows_the_very_same_frames_is_named(mbt_data, write_csv, clip_folder, six_rows, tmp_path):
@@ -395,6 +404,19 @@ def test_what_it_cannot_delete_is_said(own, mbt_data):
     (own / "out/notes/x.bin").unlink()
     assert purge(mbt_data, own, "--yes").returncode == 0
     assert mbt_data("verify", f"--output={own}/out", "--snapshot=all").returncode == 0
+
+
+def test_an_ffmpeg_that_is_stopped_ends_it_and_the_same_command_goes_on(own, mbt_data, capsys, monkeypatch, tmp_path):
+    stopped = tmp_path / "ffmpeg"
+    stopped.write_text("#!/bin/sh\nkill -TERM $$\n")
+    stopped.chmod(0o755)
+    words = [f"--output={own}/out", f"--clips={own}/ids.txt", "--reason=r", "--yes"]
+    with monkeypatch.context() as patched:
+        patched.setattr(ffmpeg, "executable", lambda path=None: str(stopped))
+        assert main(["purge", *words]) == 1
+    said = capsys.readouterr().err
+    assert "ffmpeg was stopped by signal 15" in said and "run the same command again" in said
+    assert "none is left" in purge(mbt_data, own, "--yes").stdout
 
 
 @pytest.mark.parametrize("damage", ["index", "table", "manifest"])

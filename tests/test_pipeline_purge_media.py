@@ -1,6 +1,7 @@
 """`mbt-data purge` and media: no file below ROOT shows a frame or plays a tenth of a second of a purged clip."""
 
 import contextlib
+import dataclasses
 import functools
 import http.server
 import json
@@ -19,6 +20,7 @@ from mbt.pipeline import extent, ledger, leftovers, tombstones
 from mbt.pipeline.verify import ALL, VerifyOptions, verify
 from mbt.schemas import index as shard_index
 from mbt.schemas import tfrecord
+from mbt.schemas.holder import Holder
 from mbt.schemas.manifest import Manifest
 
 FILMS = {
@@ -419,6 +421,12 @@ def test_pictures_of_training_runs(two, tmp_path):
     with held(tmp_path / "runs/a/lock"):
         done = two.purge("one.mp4-0", flags=flags)
     assert done.returncode == 2 and "training run" in done.stderr and not (two.root / "tombstones.json").exists()
+    by_name = tmp_path / "runs/a/lock.held"  # of a run on a file system that has no flock
+    for holder in (Holder.this_process(by_kernel=False).to_json(), b""):
+        by_name.write_bytes(holder)
+        done = two.purge("one.mp4-0", flags=flags)
+        assert done.returncode == 2 and f"training run ({'process' if holder else 'an unknown'}" in done.stderr
+    by_name.write_bytes(dataclasses.replace(Holder.this_process(by_kernel=False), born="0").to_json())  # it is dead
     assert two.purge("one.mp4-0", flags=flags).returncode == 0
     assert path.read_bytes() == b"".join([framed[0], framed[1], framed[3]])
     assert two.purge("one.mp4-0", flags=("--workdirs=/nowhere/at/all",)).returncode == 2

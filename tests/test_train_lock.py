@@ -9,6 +9,7 @@ from pathlib import Path
 import disk_faults
 import pytest
 
+from mbt.schemas import lock_file
 from mbt.schemas.holder import Holder
 from mbt.train import durable, lock
 from mbt.train.errors import UsageError
@@ -51,21 +52,43 @@ def test_without_flock_a_file_keeps_others_out_and_a_dead_one_does_not(start, tm
     first, word = start(flock=False)
     assert word == "holding"
     for flock in (False, True):
-        assert f"another mbt-train is writing there (process {first.pid} on " in start(flock=flock)[1]
+        said = start(flock=flock)[1]
+        assert f"another mbt-train is writing there (process {first.pid} on " in said
+        assert f"if that one is dead, remove {tmp_path / lock_file.WORKDIR_LOCK_BY_NAME}" in said
     first.kill()
     first.wait()
     second, word = start(flock=False)
     assert word == "holding"
     second.communicate("")
-    assert not (tmp_path / lock.BY_NAME_FILE).exists()
-    (tmp_path / lock.BY_NAME_FILE).write_bytes(b"")  # of another machine, perhaps
-    assert f"if that one is dead, remove {tmp_path / lock.BY_NAME_FILE}" in start(flock=False)[1]
+    assert not (tmp_path / lock_file.WORKDIR_LOCK_BY_NAME).exists()
+    (tmp_path / lock_file.WORKDIR_LOCK_BY_NAME).write_bytes(b"")  # of another machine, perhaps
+    assert f"if that one is dead, remove {tmp_path / lock_file.WORKDIR_LOCK_BY_NAME}" in start(flock=False)[1]
+
+
+@pytest.mark.skipif(bool(disk_faults.why_no_library()), reason=disk_faults.why_no_library() or "-")
+def test_of_two_that_find_a_dead_one_only_one_gets_the_lock(start, tmp_path, monkeypatch):
+    dead, _ = start(flock=False)
+    dead.kill()
+    dead.wait()
+    is_dead, faster = Holder.is_dead, []
+
+    def after_another(holder: Holder) -> bool:
+        said = is_dead(holder)
+        if not faster:
+            faster.append(start(flock=False))
+        return said
+
+    monkeypatch.setattr(Holder, "is_dead", after_another)
+    with pytest.raises(UsageError, match="another mbt-train is writing there"), lock._by_name(tmp_path):
+        pass
+    assert faster[0][1] == "holding"
+    assert lock_file.read(str(tmp_path / "lock.held")).process == faster[0][0].pid
 
 
 def test_with_flock_the_lock_goes_with_the_process(start, tmp_path):
     first, word = start(flock=True)
     assert word == "holding" and f"process {first.pid} on " in start(flock=True)[1]
-    assert Holder.from_json((tmp_path / lock.FILE).read_bytes()).process == first.pid
+    assert Holder.from_json((tmp_path / lock_file.WORKDIR_LOCK).read_bytes()).process == first.pid
     first.kill()
     first.wait()
     with lock.held(tmp_path):
@@ -74,7 +97,7 @@ def test_with_flock_the_lock_goes_with_the_process(start, tmp_path):
 
 def test_links_are_refused_and_their_targets_left_alone(tmp_path):
     (tmp_path / "mine").write_text("mine")
-    for name in (lock.FILE, "config.json.tmp", "metrics.jsonl"):
+    for name in (lock_file.WORKDIR_LOCK, "config.json.tmp", "metrics.jsonl"):
         (tmp_path / name).symlink_to("mine")
     with pytest.raises(OSError, match="lock is a symbolic link"), lock.held(tmp_path):
         pass

@@ -1,20 +1,15 @@
 """The lock of a workdir: the kernel's, or where the file system has none, a file that is there while it is held."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import pathlib
 from collections.abc import Iterator
 
+from mbt.schemas import lock_file
 from mbt.schemas.holder import Holder
 from mbt.train import durable
 from mbt.train.errors import UsageError
-
-FILE = "lock"
-BY_NAME_FILE = "lock.held"
-NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
-_MOST_BYTES = 1 << 16
 
 
 @contextlib.contextmanager
@@ -27,7 +22,7 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
       UsageError: another process holds it.
       OSError: the folder cannot be written.
     """
-    file = durable.opener(str(workdir / FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    file = durable.opener(str(workdir / lock_file.WORKDIR_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
         by_kernel = _locked(workdir, file)
         if by_kernel:
@@ -46,39 +41,43 @@ def _locked(workdir: pathlib.Path, file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise _refused(workdir, Holder.from_json(os.pread(file, _MOST_BYTES, 0))) from error
+        raise _refused(workdir, lock_file.content(file)) from error
     except OSError as error:
-        if error.errno not in NO_FLOCK:
+        if error.errno not in lock_file.NO_FLOCK:
             raise
         return False
-    if (other := _holder(workdir / BY_NAME_FILE)) is not None and not other.is_dead():
-        raise _refused(workdir, other)  # it runs on a machine that has no flock here
+    path = str(workdir / lock_file.WORKDIR_LOCK_BY_NAME)
+    if (other := lock_file.read(path)) is not None and not other.is_dead():
+        raise _refused(workdir, other, _advice(path))  # it runs on a machine that has no flock here
     return True
 
 
 @contextlib.contextmanager
 def _by_name(workdir: pathlib.Path) -> Iterator[None]:
-    path = workdir / BY_NAME_FILE
-    if (other := _holder(path)) is not None and other.is_dead():
-        path.unlink(missing_ok=True)
-    try:
-        file = durable.opener(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
-    except FileExistsError as error:
-        advice = f"; this file system has no flock, so if that one is dead, remove {path}"
-        raise _refused(workdir, other, advice) from error
+    path = str(workdir / lock_file.WORKDIR_LOCK_BY_NAME)
+    file = _created(workdir, path)
     try:
         os.write(file, Holder.this_process(by_kernel=False).to_json())
         yield
     finally:
+        if lock_file.is_at(file, path):
+            os.unlink(path)
         os.close(file)
-        path.unlink(missing_ok=True)
 
 
-def _holder(path: pathlib.Path) -> Holder | None:
-    try:
-        return Holder.from_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
+def _created(workdir: pathlib.Path, path: str) -> int:
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return durable.opener(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+        other = lock_file.read(path)
+        if os.path.lexists(path) and (other is None or not other.is_dead()):
+            raise _refused(workdir, other, _advice(path))
+        if other is not None:
+            lock_file.bury(path, other)
+
+
+def _advice(path: str) -> str:
+    return f"; a file system without flock keeps its lock, so if that one is dead, remove {path}"
 
 
 def _refused(workdir: pathlib.Path, holder: Holder | None, advice: str = "") -> UsageError:

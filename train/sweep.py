@@ -8,9 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from mbt.schemas import lock_file
 from mbt.train import config as config_lib
 from mbt.train import cost
-from mbt.train import lock as lock_lib
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import RunError, UsageError
 from mbt.train.sweeps import figure
@@ -119,7 +119,7 @@ def _run(run: Run) -> int:
 
 def _wait_for_other(run: Run) -> None:
     """Waits for a process that is at the run already: one of a sweep that was killed, or of a cluster."""
-    lock = run.workdir / lock_lib.FILE
+    lock = run.workdir / lock_file.WORKDIR_LOCK
     if not lock.exists():
         return
     with lock.open("r+") as file:
@@ -129,7 +129,7 @@ def _wait_for_other(run: Run) -> None:
             print(f"waiting for another mbt-train, which is writing {run.workdir}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno not in lock_lib.NO_FLOCK:
+            if error.errno not in lock_file.NO_FLOCK:
                 raise  # where there are no locks, the run itself says who is at it
 
 

@@ -4,6 +4,7 @@ import argparse
 import io
 
 from mbt.pipeline.commands import flags
+from mbt.pipeline.errors import IncompleteError, WorkerTroubleError
 
 NAME = "purge"
 HELP = "remove named clips from media, shards, tables and reports of every snapshot"
@@ -77,7 +78,10 @@ def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
         workdirs=tuple(filter(None, known.workdirs.split(","))),
         reports=tuple(filter(None, known.reports.split(","))),
     )
-    found, proof = purge.purge(options)
+    try:
+        found, proof = purge.purge(options)
+    except WorkerTroubleError as error:
+        raise IncompleteError(f"{error}, so the purge has not come to its end: run the same command again") from error
     is_refused = proof is None and known.yes
     say = purge.as_json if known.json else purge.as_text
     print(say(options, found, proof))

@@ -73,7 +73,7 @@ def _without(options: PurgeOptions, dataset: Dataset, manifests: list[Manifest],
     root, clip_ids = options.root, finder.clip_ids
     wanted, seen = needles.load(root), traces.load(root)
     needles.save(root, wanted)
-    tombstones.add(root, finder.spans, options.reason, frozenset(found.dropped))
+    tombstones.add(root, finder.spans, options.reason, finder.dropped)
     evidence = Evidence(root, finder, found)
     wanted += needles.Needles.of(itertools.chain(finder.pieces(found), evidence.packets()))
     seen += evidence.traces()

@@ -97,12 +97,12 @@ def packets(path: str, kind: str, start_us: int, end_us: int, program: str) -> I
     words = [*_HEAD, *source, *copy, "-f", "framecrc", "{0}", *copy, "-f", "data", "{1}"]
     try:
         result = ffmpeg.run(program, words, outputs=2, byte_limit=_BYTE_LIMIT, time_limit_s=_TIME_LIMIT_S)
-    except OverflowError:
+        zero_us, at = probe.times(path, program).start_us, 0
+    except (OverflowError, *ffmpeg.INPUT_FAULTS):
         return
     listed, data = (bytes(output) for output in result.outputs)
     if (base := _TIME_BASE.search(listed)) is None:
         return
-    zero_us, at = probe.times(path, program).start_us, 0
     second = int(base[2]) / int(base[1])
     for _, shown, length, size in _LINE.findall(listed):
         packet = data[at : at + int(size)]

@@ -67,6 +67,7 @@ class Finder:
     Attributes:
       clip_ids: of those to find.
       program: the ffmpeg to run.
+      dropped: of the clips, those that nobody named.
       indices: of the shards that hold one of them, by stem; filled by `find`.
       spans: of each clip; filled by `find`.
       purged: the times that no file may hold any more; filled by `find`.
@@ -94,7 +95,7 @@ class Finder:
         self.clip_ids = clip_ids
         self._manifests = manifests
         self.program = program
-        self._dropped = dropped
+        self.dropped = dropped
         self.indices: dict[str, shard_index.Index] = {}
         self.spans: dict[str, set[Span]] = {}
         self.purged = tombstones.Spans()
@@ -118,7 +119,7 @@ class Finder:
         self.spans = {clip_id: set() for clip_id in self.clip_ids}
         for row in spans:
             self.spans[row["id"]].add(tombstones.span_of(row))
-        self.purged = self._spans_of(self.clip_ids - self._dropped, attempts)
+        self.purged = self._spans_of(self.clip_ids - self.dropped, attempts)
         purged = self.purged
         neighbours = self._neighbours(purged, attempts)
         own = holders.of_sources(self._root, spans)

@@ -7,13 +7,12 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 
-from mbt.pipeline import storage
+from mbt.pipeline import durable, storage
 from mbt.pipeline.errors import RefusedError
-from mbt.schemas import tfrecord
+from mbt.schemas import lock_file, tfrecord
 
 _PICTURE = b"\x89PNG\r\n\x1a\n"
 _EVENTS = "tfevents"
-_LOCK = "lock"
 
 
 def files(workdirs: Sequence[str]) -> tuple[str, ...]:
@@ -41,14 +40,38 @@ def held(workdirs: Sequence[str]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for workdir in workdirs:
             for base, _, names in os.walk(workdir):
-                if _LOCK in names:
-                    path = os.path.join(base, _LOCK)
-                    file = stack.enter_context(open(path, "rb"))
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError as error:
-                        raise RefusedError(f"{base} is being written by a training run: stop it first") from error
+                if lock_file.WORKDIR_LOCK in names:
+                    path = os.path.join(base, lock_file.WORKDIR_LOCK)
+                    # For writing: a network file system may lock nothing else.
+                    _lock(stack.enter_context(open(path, "r+b", opener=_not_through_links)).fileno(), base)
+                if lock_file.WORKDIR_LOCK_BY_NAME in names:
+                    _refuse_held(os.path.join(base, lock_file.WORKDIR_LOCK_BY_NAME))
         yield
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _lock(file: int, workdir: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RefusedError(f"{workdir} is being written by a training run: stop it first") from error
+    except OSError as error:
+        if error.errno not in lock_file.NO_FLOCK:
+            raise  # else the run's lock is the file that it makes beside this one
+
+
+def _refuse_held(path: str) -> None:
+    """Refuses where a run holds its folder by a file; one that says nothing of its holder may be any run's."""
+    holder = lock_file.read(path)
+    if os.path.lexists(path) and (holder is None or not holder.is_dead()):
+        who = holder or "an unknown process"
+        raise RefusedError(
+            f"{os.path.dirname(path)} is being written by a training run ({who}): stop it first; if it is dead, "
+            f"remove {path}"
+        )
 
 
 def remove(paths: Sequence[str]) -> None:
@@ -63,6 +86,7 @@ def remove(paths: Sequence[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(attempt, path)
+    durable.flush_folders_of(paths)
 
 
 def _has_picture(path: str) -> bool:

@@ -30,7 +30,8 @@ _LOUDNESS = 0.4  # power of a band to this: what a codec adds stays small beside
 _QUIET = 64.0  # mean square of samples
 _TIME_LIMIT_S = 3600.0
 _BYTE_LIMIT = 1 << 30  # decoded: 9 hours of sound, or 46 of pictures
-_AT_ONCE = 1 << 14
+_AT_ONCE = 1 << 23  # pairs that are compared: 32 MiB, however long a film and however many clips
+_WINDOWS_AT_ONCE = 1 << 10
 _HEAD = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+error", "-filter_threads", "1", "-threads", "1"]
 _INPUT = ["-protocol_whitelist", "file,pipe", "-format_whitelist", ",".join(passes.DEMUXERS)]
 _PICTURES = ["-map", "0:V:0", "-vf", f"fps={FRAME_RATE_HZ},scale={_SIDE}:{_SIDE}:flags=area,format=gray"]
@@ -142,22 +143,27 @@ def _decoded(words: Sequence[str], program: str) -> bytes | None:
     """What decodes, also of a file that is damaged further on."""
     try:
         result = ffmpeg.run(program, words, outputs=1, byte_limit=_BYTE_LIMIT, time_limit_s=_TIME_LIMIT_S)
-    except (OverflowError, ffmpeg.DecoderCrashError):
+    except (OverflowError, *ffmpeg.INPUT_FAULTS):
         return None
     return bytes(result.outputs[0])
 
 
 def _distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(some, others) mean square differences of thumbnails."""
-    squares = (some**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None]
-    return (squares - 2 * some @ others.T) / _PIXELS
+    squares = _squares(some)[:, None] + _squares(others)[None]
+    return (squares - 2 * (some @ others.T)) / _PIXELS
+
+
+def _squares(rows: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", rows, rows)
 
 
 def _seen(frames: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Which of the frames look as one there does."""
     found = np.zeros(len(frames), bool)
-    for first in range(0, len(there) if len(frames) else 0, _AT_ONCE):
-        found |= (_distances(frames, there[first : first + _AT_ONCE]) <= _SAME).any(axis=1)
+    at_once = max(1, _AT_ONCE // max(1, len(frames)))
+    for first in range(0, len(there) if len(frames) else 0, at_once):
+        found |= (_distances(frames, there[first : first + at_once]) <= _SAME).any(axis=1)
     return found
 
 
@@ -166,8 +172,8 @@ def _spectra(sound: np.ndarray, step: int) -> np.ndarray:
     if len(sound) < _TENTH:
         return np.empty((0, _BANDS), np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(sound, _TENTH)[::step]
-    found = [_of_windows(windows[first : first + _AT_ONCE]) for first in range(0, len(windows), _AT_ONCE)]
-    return np.concatenate(found)
+    firsts = range(0, len(windows), _WINDOWS_AT_ONCE)
+    return np.concatenate([_of_windows(windows[first : first + _WINDOWS_AT_ONCE]) for first in firsts])
 
 
 def _of_windows(windows: np.ndarray) -> np.ndarray:
@@ -194,8 +200,9 @@ def _heard(runs: np.ndarray, sound: np.ndarray) -> np.ndarray:
     found = np.zeros(len(runs), bool)
     spectra = _spectra(sound, _TENTH // _STEPS)
     last = len(spectra) - (_IN_A_ROW - 1) * _STEPS
-    for first in range(0, last if len(runs) else 0, _AT_ONCE):
-        there = np.ones((len(runs), min(_AT_ONCE, last - first)), bool)
+    at_once = max(1, _AT_ONCE // max(1, len(runs)))
+    for first in range(0, last if len(runs) else 0, at_once):
+        there = np.ones((len(runs), min(at_once, last - first)), bool)
         for place in range(_IN_A_ROW):
             start = first + place * _STEPS
             there &= runs[:, place] @ spectra[start : start + there.shape[1]].T >= _SAME_SOUND
