@@ -25,7 +25,7 @@ def test_a_tenth(part):
     words = [sys.executable, str(CAMPAIGN), "--share=0.1", f"--parts={part}"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "left out" not in done.stdout and done.stdout.count("\n| ") >= 2
+    assert "left out" not in done.stdout and done.stdout.count("\n| ") >= 1
 
 
 @pytest.mark.skipif(bool(disk_faults.why_no_mounts() or power_cut.why_not()), reason="needs loop devices and root")
