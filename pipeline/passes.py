@@ -57,7 +57,8 @@ _CHANGED = re.compile(
     r" - w: (\d+) h: (\d+) .* pts_time: (-?\d+(?:\.\d+)?)$",
     re.MULTILINE,
 )
-_NO_NUMBER, _NO_TIME = (1 << 64) - 1, -1 << 63  # of a frame, where ffmpeg knows none
+_NO_NUMBER = (1 << 64) - 1  # of a frame, where ffmpeg knows none
+NO_TIME = -1 << 63
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -301,7 +302,7 @@ def _first_picture(stats: bytes, span: Span) -> tuple[int | None, bool]:
     if len(line) != 3:
         return None, False
     numerator, _, denominator = line[1].partition(b"/")
-    if int(line[0]) == _NO_TIME or not int(denominator):
+    if int(line[0]) == NO_TIME or not int(denominator):
         return None, int(line[2]) > 0
     return int(line[0]) * MICROSECONDS * int(numerator) // int(denominator) - span.start_us, int(line[2]) > 0
 
