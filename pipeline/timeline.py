@@ -126,6 +126,18 @@ def _is_absent(done: Pass, span: Span, program: str, time_limit_s: float) -> boo
     return bool(absent)
 
 
+def settings() -> dict[str, object]:
+    """Every number that decides where a span is read and how long its clip is, for `dataset.json`."""
+    return {
+        "tolerated_gap_us": TOLERATED_GAP_US,
+        "tolerated_gap_share": TOLERATED_GAP_SHARE,
+        "end_slack_us": END_SLACK_US,
+        "back_us": list(_BACK_US),
+        "back_without_index_us": list(_BACK_WITHOUT_INDEX_US),
+        "near_us": _NEAR_US,
+    }
+
+
 def _is_in_vain(log: str, *, place: int, plain: Wanted) -> bool:
     """Whether a first pass will be made again, whatever it gives: to read elsewhere, or to do something else."""
     found = parse(log)
