@@ -58,7 +58,7 @@ _CHANGED = re.compile(
     re.MULTILINE,
 )
 _NO_NUMBER = (1 << 64) - 1  # of a frame, where ffmpeg knows none
-NO_TIME = -1 << 63
+NO_TIME = -1 << 63  # the same of a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,14 +82,12 @@ class Wanted:
 
     Attributes:
       pictures: how pictures become frames; None for no pictures.
-      video: index of the stream; None for ffmpeg's choice.
       sounds: an output each.
       thumbnails: tiny grey pictures in the place of JPEGs.
       size: (width, height) of the source pictures by which frames are sized; None for those of the first that is read.
     """
 
     pictures: Pictures | None = PLAIN
-    video: int | None = None
     sounds: tuple[Sound, ...] = (Sound(),)
     thumbnails: bool = False
     size: tuple[int, int] | None = None
@@ -283,7 +281,7 @@ def _picture_output(media, wanted: Wanted):
     chain = ",".join(filter(None, (wanted.pictures.each, _NEAREST, _AT_25, sized, chosen)))
     form = {"f": "rawvideo"} if wanted.thumbnails else {"f": "image2pipe", "vcodec": "mjpeg", "q:v": JPEG_QSCALE}
     stats = {"stats_enc_pre:v": "{1}", "stats_enc_pre_fmt:v": _PICTURE_STATS}
-    which = {"map": f"0:{wanted.video}"} if wanted.video is not None else {"an": None, "sn": None, "dn": None}
+    which = {"an": None, "sn": None, "dn": None}
     exact = {"fps_mode": "passthrough", "flags:v": "+bitexact", "threads": 1, "map_metadata": -1, "fflags": "+bitexact"}
     return media.output("{0}", vf=chain, **form, **stats, **which, **exact)
 
