@@ -62,6 +62,8 @@ def settings() -> dict[str, object]:
         "peak_nits": HDR_PEAK,
         "linearity_limit": LINEARITY_LIMIT,
         "hlg_display_nits": curves.HLG_PEAK,
+        "chromaticities": {name: [list(point) for point in points] for name, points in _CHROMATICITIES.items()},
+        "curves": {curve.name: curve.digest() for curve in curves.CURVES},
     }
 
 

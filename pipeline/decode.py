@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mbt.pipeline import ffmpeg as process
-from mbt.pipeline import passes, pictures, sound, streams, timeline
+from mbt.pipeline import passes, pictures, pieces, sound, streams, timeline
 from mbt.pipeline.passes import MAX_CLIP_BYTES, MAX_ERROR_RATE, MAX_PIXELS, Sound, Span, Wanted
 from mbt.pipeline.reasons import UnusableError
 from mbt.pipeline.timeline import Reading
@@ -58,9 +58,9 @@ def settings() -> dict[str, object]:
         "max_error_rate": MAX_ERROR_RATE,
         "max_address_space_bytes": process.MEMORY_LIMIT_BYTES,
         "max_block_bytes": process.MAX_BLOCK_BYTES,
-        "tolerated_gap_us": timeline.TOLERATED_GAP_US,
-        "tolerated_gap_share": timeline.TOLERATED_GAP_SHARE,
-        "end_slack_us": timeline.END_SLACK_US,
+        "timeline": timeline.settings(),
+        "sound": sound.settings(),
+        "pieces": pieces.settings(),
         "cpu_flags": process.CPU_FLAGS,
         "ffmpeg_arguments": arguments("MEDIA", 0, MICROSECONDS),
     }

@@ -20,7 +20,7 @@ from mbt.pipeline.patience import Patience
 
 MEMORY_LIMIT_BYTES = memory.WHOLE_BYTES
 MAX_BLOCK_BYTES = 1 << 28  # what ffmpeg may ask for at once; a picture of 16 megapixels has 128 MiB at most
-LOG_PART_BYTES = 1 << 17  # a broken file can log for ever: its beginning and its end are kept
+LOG_PART_BYTES = 1 << 17  # a broken file can log for ever: two parts of its beginning and one of its end are kept
 _PIPE_BYTES = 1 << 20  # the largest that Linux grants without privileges
 _NAP_S = 0.004  # lets several JPEGs gather, where the pipe holds them: a wake-up for each costs 3 % of the whole build
 _SIGNALS_OF_CRASHES = "SIGSEGV SIGABRT SIGFPE SIGILL SIGBUS SIGTRAP SIGSYS"
@@ -259,12 +259,14 @@ def _drain(
                     selector.unregister(key.fd)
                 if key.data is not log and memory.take_room(received):
                     watch.begin_anew()
-                if stop is not None and key.data is log and len(log) <= LOG_PART_BYTES and stop(_text(log)):
+                if stop is not None and key.data is log and len(log) <= 2 * LOG_PART_BYTES and stop(_text(log)):
                     raise StoppedError(_text(log))
-            if len(log) > 3 * LOG_PART_BYTES:
-                del log[LOG_PART_BYTES:-LOG_PART_BYTES]
+            if len(log) > 4 * LOG_PART_BYTES:  # what is dropped here lies in the middle, however it comes
+                del log[2 * LOG_PART_BYTES : -LOG_PART_BYTES]
             if sum(len(buffer) for buffer in collected[:-1]) > byte_limit:
                 raise OverflowError(byte_limit)
+    if len(log) > 3 * LOG_PART_BYTES:
+        del log[2 * LOG_PART_BYTES : -LOG_PART_BYTES]
     return collected
 
 

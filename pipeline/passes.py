@@ -57,7 +57,8 @@ _CHANGED = re.compile(
     r" - w: (\d+) h: (\d+) .* pts_time: (-?\d+(?:\.\d+)?)$",
     re.MULTILINE,
 )
-_NO_NUMBER, _NO_TIME = (1 << 64) - 1, -1 << 63  # of a frame, where ffmpeg knows none
+_NO_NUMBER = (1 << 64) - 1  # of a frame, where ffmpeg knows none
+NO_TIME = -1 << 63  # the same of a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,14 +82,12 @@ class Wanted:
 
     Attributes:
       pictures: how pictures become frames; None for no pictures.
-      video: index of the stream; None for ffmpeg's choice.
       sounds: an output each.
       thumbnails: tiny grey pictures in the place of JPEGs.
       size: (width, height) of the source pictures by which frames are sized; None for those of the first that is read.
     """
 
     pictures: Pictures | None = PLAIN
-    video: int | None = None
     sounds: tuple[Sound, ...] = (Sound(),)
     thumbnails: bool = False
     size: tuple[int, int] | None = None
@@ -282,7 +281,7 @@ def _picture_output(media, wanted: Wanted):
     chain = ",".join(filter(None, (wanted.pictures.each, _NEAREST, _AT_25, sized, chosen)))
     form = {"f": "rawvideo"} if wanted.thumbnails else {"f": "image2pipe", "vcodec": "mjpeg", "q:v": JPEG_QSCALE}
     stats = {"stats_enc_pre:v": "{1}", "stats_enc_pre_fmt:v": _PICTURE_STATS}
-    which = {"map": f"0:{wanted.video}"} if wanted.video is not None else {"an": None, "sn": None, "dn": None}
+    which = {"an": None, "sn": None, "dn": None}
     exact = {"fps_mode": "passthrough", "flags:v": "+bitexact", "threads": 1, "map_metadata": -1, "fflags": "+bitexact"}
     return media.output("{0}", vf=chain, **form, **stats, **which, **exact)
 
@@ -301,7 +300,7 @@ def _first_picture(stats: bytes, span: Span) -> tuple[int | None, bool]:
     if len(line) != 3:
         return None, False
     numerator, _, denominator = line[1].partition(b"/")
-    if int(line[0]) == _NO_TIME or not int(denominator):
+    if int(line[0]) == NO_TIME or not int(denominator):
         return None, 0 < int(line[2]) < _NO_NUMBER
     return int(line[0]) * MICROSECONDS * int(numerator) // int(denominator) - span.start_us, int(line[2]) > 0
 

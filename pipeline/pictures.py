@@ -76,5 +76,8 @@ def settings() -> dict[str, object]:
     return {
         "deinterlacing": _DEINTERLACE,
         "transparency": _OVER_BLACK,
+        "alpha_decoders": _ALPHA_DECODERS,
+        "sizing": _SIZE,
+        "encoding": [_FLAGS, _JFIF, _ENCODED],
         "colors": color.settings(),
     }

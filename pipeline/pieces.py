@@ -39,6 +39,11 @@ def place(samples: np.ndarray, times: np.ndarray, lengths: np.ndarray, most: int
     return placed
 
 
+def settings() -> dict[str, object]:
+    """Every number that decides where pieces go, for `dataset.json`."""
+    return {"jitter_samples": _JITTER, "window_samples": _WINDOW}
+
+
 def _shifts(late: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """By how much each piece is moved, of what its stamp says that it is later than the samples before it end."""
     shifts = np.full(len(late), late[0])

@@ -74,6 +74,11 @@ def kept(mix: np.ndarray, channels: np.ndarray) -> np.ndarray | None:
     return np.ascontiguousarray(channels[:, loudest])
 
 
+def settings() -> dict[str, object]:
+    """Every number of the choice, for `dataset.json`."""
+    return {"faint": _FAINT, "cancelled": _CANCELLED, "silent_peak": _SILENT_PEAK, "most_tracks": _MOST_TRACKS}
+
+
 def _is_alike(stream: AudioStream, chosen: AudioStream) -> bool:
     form = ("layout", "is_default", "language", "codec", "sample_rate_hz")
     return stream.layout == "mono" and all(getattr(stream, name) == getattr(chosen, name) for name in form)

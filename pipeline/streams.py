@@ -27,7 +27,6 @@ _CODEC = re.compile(r"^[^ ,]+")
 _PICTURE = re.compile(
     r", (?P<format>[a-z0-9_]+)(?:\((?P<colours>[^()]*(?:\([^()]*\)[^()]*)*)\))?, (?P<width>\d+)x(?P<height>\d+)"
 )
-_RATE = re.compile(r", (?P<rate>\d+(?:\.\d+)?)(?P<thousands>k?) fps")
 _SOUND = re.compile(r", (?P<rate>\d+) Hz, (?P<layout>.+?), [a-z0-9]+(?: \(\d+ bit\))?(?:, \d+ kb/s|, start |$)")
 _ALPHA_FORMAT = re.compile(r"^(?:yuva|argb|rgba|abgr|bgra|gbrap|ayuv|vuya$|uyva|ya\d|yaf|pal8)")
 _ALPHA_TAG = re.compile(r"^\[info\] +alpha_mode +: 1$", re.MULTILINE)
@@ -70,8 +69,6 @@ class VideoStream:
       primaries: of colours, by ffmpeg's names.
       transfer: of colours, by ffmpeg's names.
       field_order: "progressive", "top_first" or "bottom_first" (which field is seen first), or None.
-      frame_rate: the mean, per second, or None.
-      is_default: whether the container marks it as the one to play.
       is_attached_picture: cover art or a thumbnail, not a film.
       alpha: whether there is transparency, be it in the pixel format or beside it (VP8 and VP9 in Matroska).
     """
@@ -86,8 +83,6 @@ class VideoStream:
     primaries: str | None
     transfer: str | None
     field_order: str | None
-    frame_rate: float | None
-    is_default: bool
     is_attached_picture: bool
     alpha: bool
 
@@ -199,7 +194,6 @@ def _video(index: int, text: str, dispositions: frozenset[str], *, tagged_alpha:
     colours = (picture["colours"] or "").split(", ") if picture else []
     known = [word for word in colours if word not in ("tv", "pc") and not _not_colour(word)]
     matrix, primaries, transfer = _colour_names(known[0]) if known else (None, None, None)
-    rate = _RATE.search(text)
     return VideoStream(
         index=index,
         codec=_codec(text),
@@ -211,8 +205,6 @@ def _video(index: int, text: str, dispositions: frozenset[str], *, tagged_alpha:
         primaries=primaries,
         transfer=transfer,
         field_order=next((_FIELD_ORDERS[word] for word in colours if word in _FIELD_ORDERS), None),
-        frame_rate=float(rate["rate"]) * (1000 if rate["thousands"] else 1) if rate else None,
-        is_default="default" in dispositions,
         is_attached_picture="attached pic" in dispositions,
         alpha=bool(_ALPHA_FORMAT.match(pix_fmt)) or tagged_alpha,
     )

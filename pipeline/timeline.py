@@ -7,13 +7,15 @@ pass is made again from further back, at last from the beginning of the file.
 
 import dataclasses
 import functools
+import os
 import re
 from collections.abc import Collection
 from typing import NoReturn
 
-from mbt.pipeline import choice, passes
+from mbt.pipeline import absence, choice, passes
 from mbt.pipeline import ffmpeg as process
 from mbt.pipeline.passes import Pass, Span, Wanted
+from mbt.pipeline.patience import StalledError, TooSlowError
 from mbt.pipeline.reasons import UnusableError, failure
 from mbt.pipeline.streams import Streams, mapped, parse
 from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS, SAMPLE_RATE_HZ
@@ -77,15 +79,63 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
         places = [0]
     elif wanted != plain:
         places.insert(0, place)
-    elif _good(done) or _is_past_end(done, span):
+    elif _good(done) or _is_past_end(done, span) or _is_absent(done, span, program, time_limit_s):
         places = []
-    for place in places if done.returncode == 0 or wanted != plain else places[-1:]:
-        done = passes.run(span, place, wanted, program, time_limit_s)
-        if _good(done):
-            break
+    if places:
+        places = places if done.returncode == 0 or wanted != plain else places[-1:]
+        before = done if wanted == plain else None
+        place, done = _from_further_back(span, places, wanted, program, time_limit_s, before=before)
     if (size := _checked(done, span).size_at_start) and not thumbnails:
         done = _checked(passes.run(span, place, dataclasses.replace(wanted, size=size), program, time_limit_s), span)
     return Reading(done=done, seek_us=place, treatments=treatments)
+
+
+def _from_further_back(
+    span: Span, places: list[int], wanted: Wanted, program: str, time_limit_s: float, *, before: Pass | None
+) -> tuple[int, Pass]:
+    """The first pass that reaches the start of the span, or the last one, and where it began to read.
+
+    A pass that failed stands where those from further back take too long. One that did not reach the start does not:
+    how fast a machine is must not decide what is in a record.
+    """
+    for place in places:
+        try:
+            done = passes.run(span, place, wanted, program, time_limit_s)
+        except StalledError:
+            raise
+        except TooSlowError:
+            if before is None or not before.returncode:
+                raise
+            return place, before
+        if _good(done) or ((before is None or not before.sounds) and _is_absent(done, span, program, time_limit_s)):
+            break
+        before = done
+    return place, done
+
+
+def _is_absent(done: Pass, span: Span, program: str, time_limit_s: float) -> bool:
+    """Whether the file has neither pictures nor sound there.
+
+    Raises:
+      UnusableError: it has not one of them.
+    """
+    absent = absence.of(done, span, program, time_limit_s)
+    if len(absent) == 1:
+        (name,) = absent
+        raise UnusableError(f"no_{name}_there", f"the span holds no {name}")
+    return bool(absent)
+
+
+def settings() -> dict[str, object]:
+    """Every number that decides where a span is read and how long its clip is, for `dataset.json`."""
+    return {
+        "tolerated_gap_us": TOLERATED_GAP_US,
+        "tolerated_gap_share": TOLERATED_GAP_SHARE,
+        "end_slack_us": END_SLACK_US,
+        "back_us": list(_BACK_US),
+        "back_without_index_us": list(_BACK_WITHOUT_INDEX_US),
+        "near_us": _NEAR_US,
+    }
 
 
 def _is_in_vain(log: str, *, place: int, plain: Wanted) -> bool:
@@ -118,7 +168,34 @@ def _has_false_key_frames(found: Streams | None) -> bool:
 
 
 def scan(path: str, program: str, time_limit_s: float) -> tuple[bool, int | None]:
-    """Reads the packets of a whole file: whether its clock begins again inside, and its length in microseconds."""
+    """Reads the packets of a whole file: whether its clock begins again inside, and its length in microseconds.
+
+    Once, however many clips are of it.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return _scan(path, program, time_limit_s)
+    version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return _scan_once(_File(path=path, version=version, program=program, time_limit_s=time_limit_s))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _File:
+    """What a scan depends on; not on how long it may take."""
+
+    path: str
+    version: tuple[int, ...]
+    program: str
+    time_limit_s: float = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=16)
+def _scan_once(file: _File) -> tuple[bool, int | None]:
+    return _scan(file.path, file.program, file.time_limit_s)
+
+
+def _scan(path: str, program: str, time_limit_s: float) -> tuple[bool, int | None]:
     words = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-protocol_whitelist", passes.PROTOCOLS]
     words += ["-format_whitelist", ",".join(passes.DEMUXERS), "-i", passes.source(path)]
     words += ["-map", "0:V?", "-map", "0:a?", "-c", "copy", "-f", "null", "-"]

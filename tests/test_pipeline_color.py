@@ -21,8 +21,6 @@ PLAIN = VideoStream(
     primaries="bt2020",
     transfer="bt709",
     field_order="progressive",
-    frame_rate=25.0,
-    is_default=True,
     is_attached_picture=False,
     alpha=False,
 )

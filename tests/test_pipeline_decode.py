@@ -1,12 +1,14 @@
 import csv
 import io
+import json
 import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mbt.pipeline import ffmpeg, passes
+from mbt.pipeline import color, curves, ffmpeg, passes, pictures, pieces, sound, timeline
+from mbt.pipeline import decode as decoding
 from mbt.pipeline.decode import UnusableError, decode, jpeg_size, split_jpegs
 from mbt.pipeline.ffmpeg import WorkerTroubleError
 from mbt.pipeline.logmel import log_mel
@@ -221,3 +223,38 @@ def test_collection(shared, ffmpeg_program):
         clip = decode(str(shared / "clips" / row["file"]), 0, round(seconds * SECOND), program=ffmpeg_program)
         assert abs(len(clip.frames) - round(25 * seconds)) <= 1
         assert abs(len(clip.pcm) / 160 - 100 * seconds) <= 1
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (sound, "_FAINT", 1.0),
+        (sound, "_CANCELLED", 9.0),
+        (sound, "_SILENT_PEAK", 4),
+        (sound, "_MOST_TRACKS", 31),
+        (pieces, "_JITTER", 1),
+        (pieces, "_WINDOW", 1),
+        (timeline, "_BACK_US", (1,)),
+        (timeline, "_BACK_WITHOUT_INDEX_US", (1,)),
+        (timeline, "_NEAR_US", 1),
+        (timeline, "END_SLACK_US", 1),
+        (pictures, "_ALPHA_DECODERS", {}),
+        (pictures, "_SIZE", "scale=2:2"),
+        (color, "_CHROMATICITIES", {}),
+    ],
+)
+def test_a_number_that_decides_the_bytes_is_among_the_settings(monkeypatch, module, name, value):
+    before = json.dumps(decoding.settings())
+    monkeypatch.setattr(module, name, value)
+    assert json.dumps(decoding.settings()) != before
+
+
+def test_a_table_of_light_is_among_the_settings_and_its_place_is_not(monkeypatch, tmp_path):
+    before = decoding.settings()
+    for curve in curves.CURVES:
+        (tmp_path / f"{curve.name}.cube").write_text(curve.table())
+    assert str(curves.__path__[0]) not in json.dumps(before)
+    monkeypatch.setattr(curves, "_FOLDER", tmp_path)
+    assert decoding.settings() == before == json.loads(json.dumps(before))
+    (tmp_path / "pq.cube").write_text("LUT_1D_SIZE 2\n0 0 0\n1 1 1\n")
+    assert decoding.settings() != before

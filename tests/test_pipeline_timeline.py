@@ -1,5 +1,6 @@
 """Spans of films whose every frame and half second can be read off, whatever the container does with a seek."""
 
+import dataclasses
 import io
 import itertools
 import subprocess
@@ -11,6 +12,7 @@ from PIL import Image
 from mbt.pipeline import probe as prober
 from mbt.pipeline import timeline
 from mbt.pipeline.decode import UnusableError, decode
+from mbt.pipeline.patience import TooSlowError
 from mbt.pipeline.probe import probe
 
 SECOND = 1_000_000
@@ -250,3 +252,105 @@ def test_each_pass_has_the_time_limit(film, ffmpeg_program):
     late = film("late.mp4", "-c:v", "libx264", "-g", "25", late_s=(3.0, 0.0), seconds=6)
     with pytest.raises(WorkerTroubleError, match="time limit"):
         decode(str(late), SECOND, 5 * SECOND, program=ffmpeg_program, time_limit_s=-7.99)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The arguments of every run of ffmpeg."""
+    found = []
+    real = timeline.process.run
+    monkeypatch.setattr(timeline.process, "run", lambda *words, **more: found.append(words[1]) or real(*words, **more))
+    return found
+
+
+def is_decoding(words) -> bool:
+    return "copy" not in words
+
+
+@pytest.fixture(scope="module")
+def half_film(ffmpeg_program, tmp_path_factory):
+    """half_film(name, pictures, sound): a film of 60 s of which one stream is there only from one second to another."""
+    folder = tmp_path_factory.mktemp("halves")
+
+    def make(name: str, pictures: tuple[float, float], sound: tuple[float, float]):
+        path = folder / name
+        words = ["-itsoffset", pictures[0], "-f", "lavfi", "-i", f"testsrc2=s=64x48:d={pictures[1] - pictures[0]}"]
+        words += ["-itsoffset", sound[0], "-f", "lavfi", "-i", f"sine=d={sound[1] - sound[0]}"]
+        run(ffmpeg_program, *words, "-pix_fmt", "yuv420p", "-c:v", "mpeg4", "-g", "25", "-c:a", "mp2", path)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("stream", "extension"),
+    [("sound", "mp4"), ("sound", "mkv"), ("sound", "ts"), ("sound", "mpg"), ("picture", "mkv")],
+)
+def test_a_stream_that_is_absent_is_not_sought_from_the_beginning(half_film, cut, runs, stream, extension):
+    if stream == "sound":
+        path = half_film(f"deaf.{extension}", pictures=(0, 60), sound=(0, 5))
+    else:
+        path = half_film(f"blind.{extension}", pictures=(57, 60), sound=(0, 60))
+    with pytest.raises(UnusableError) as caught:
+        cut(path, 50, 52)
+    assert caught.value.reason == f"no_{stream}_there"
+    decoded = [words for words in runs if is_decoding(words)]
+    assert all("-ss" in words for words in decoded), decoded
+    assert len(decoded) <= 2  # a file without an index is first asked what it is
+
+
+def test_neither_stream_is_there(half_film, cut, runs):
+    with pytest.raises(UnusableError) as caught:
+        cut(half_film("gap.mkv", pictures=(56, 60), sound=(0, 5)), 50, 52)
+    assert caught.value.reason == "no_frames_or_sound"
+    assert all("-ss" in words for words in runs if is_decoding(words))
+
+
+def test_what_a_seek_skips_is_still_found(film, cut):
+    """The pictures begin behind the span, and the sound must not be thought absent because a seek lands there."""
+    late = film("skipped.mp4", "-c:v", "libx264", "-g", "25", late_s=(3.0, 0.0), seconds=6)
+    clip, _, heard = cut(late, 2, 5)
+    assert clip.treatments == ("late_picture",) and heard == [4, 5, 6, 7, 8, 9]
+
+
+def test_a_pass_that_failed_stands_where_the_beginning_takes_too_long(film, cut, monkeypatch):
+    path = film("far.mp4", *FORMS["far.mp4"])
+    real = timeline.passes.run
+
+    def slow(span, place, *words, **more):
+        if not place:
+            raise TooSlowError("ffmpeg ran into the time limit")
+        done = real(span, place, *words, **more)
+        return dataclasses.replace(done, returncode=1)
+
+    monkeypatch.setattr(timeline.passes, "run", slow)
+    with pytest.raises(UnusableError) as caught:
+        cut(path, 2.4, 4.4)
+    assert caught.value.reason == "decode_failed"
+
+
+def test_a_pass_that_misses_the_start_does_not_stand_where_the_beginning_takes_too_long(film, cut, monkeypatch):
+    path = film("late.mp4", "-c:v", "libx264", "-g", "25", late_s=(3.0, 0.0), seconds=6)
+    real = timeline.passes.run
+
+    def slow(span, place, *words, **more):
+        if not place:
+            raise TooSlowError("ffmpeg ran into the time limit")
+        return real(span, place, *words, **more)
+
+    monkeypatch.setattr(timeline.passes, "run", slow)
+    with pytest.raises(TooSlowError):
+        cut(path, 1, 5)
+
+
+def test_a_file_without_an_index_is_scanned_once(film, cut, runs, ffmpeg_program, tmp_path):
+    long = tmp_path / "long.ts"
+    options = ("-c:v", "libx264", "-g", "100", "-c:a", "aac")
+    long.write_bytes(film("long.ts", *options, seconds=51, rate="5").read_bytes())
+    for start_s, end_s in ((40, 42), (44, 47)):
+        cut(long, start_s, end_s)
+    assert len([words for words in runs if not is_decoding(words)]) == 1
+    before = timeline.scan(str(long), ffmpeg_program, 60)
+    long.write_bytes(long.read_bytes() * 2)
+    after = timeline.scan(str(long), ffmpeg_program, 60)
+    assert not before[0] and after[0] and after[1] > 1.9 * before[1]

@@ -216,7 +216,7 @@ def add_build(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=120,
         metavar="SECONDS",
-        help="CPU time for decoding one clip, besides twice its own length; a clip that exceeds it, or three times "
+        help="CPU time for each pass over a clip, besides twice its own length; a clip that exceeds it, or three times "
         "idles for as long, is left out of this snapshot, and tried again by the next run (default: %(default)s)",
     )
 

@@ -4,6 +4,7 @@ They are files and not filters of zimg's, whose floating point differs from CPU 
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,10 @@ class Curve:
     def path(self) -> str:
         """Of its table."""
         return str(_FOLDER / f"{self.name}.cube")
+
+    def digest(self) -> str:
+        """SHA-256 of its table's file, hexadecimal."""
+        return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
 
     def table(self) -> str:
         """The text of its table: the same value for red, green and blue in each row."""
