@@ -4,7 +4,7 @@ import time
 
 from mbt.pipeline.errors import WorkerTroubleError
 
-_IDLE_SHARE = 0.05  # of a core; below it a process waits for something that does not come
+_IDLE_SHARE = 0.01  # of a core; below it a process waits for something that does not come
 
 
 class TooSlowError(WorkerTroubleError):
