@@ -77,6 +77,7 @@ def build(folder: pathlib.Path, month: int) -> None:
         f"--media_root={folder / 'clips'}",
         f"--output={folder / 'dataset'}",
         "--name=shapes-and-sounds",
+        "--allow_loss=1",  # videos go month by month, as files that are not there
         "--num_shards=2",
         f"--snapshot={name}",
     )
