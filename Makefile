@@ -56,7 +56,8 @@ soak: $(READY) ## 2,000 and 20,000 clips built: do time per clip and memory grow
 	@.venv/bin/python benchmarks/soak.py
 
 campaign: $(READY) ## the long campaigns, whole: films, hostile files, servers, disks (as root); an hour or two (CAMPAIGN=disks: one)
-	@set -e; for name in $(CAMPAIGN); do echo "== $$name"; .venv/bin/python tests/campaigns/$$name.py $(ARGS); done
+	@wrong=; for name in $(CAMPAIGN); do echo "== $$name"; .venv/bin/python tests/campaigns/$$name.py $(ARGS) || wrong="$$wrong $$name"; done; \
+	test -z "$$wrong" || { echo "Something was wrong in:$$wrong" >&2; exit 1; }
 
 browser: ## Chromium, in which the report is looked at; by apt, where it is missing
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
