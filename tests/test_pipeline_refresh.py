@@ -309,7 +309,7 @@ def test_a_refresh_fetches_again_what_it_must_make_anew(server, write_clips, run
     words = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out", PRIVATE]
     for _ in range(2):  # the failure is a new word on the clips; that does not make them lost either
         refused = mbt_data("refresh", *words)
-        assert refused.returncode == 1 and "Nothing was published" in refused.stderr, refused.stderr
+        assert refused.returncode == 1 and "nothing was published" in refused.stderr, refused.stderr
         assert len(manifests(tmp_path / "out")) == 1
     server.refuse_from = None
     assert run("build")["splits"]["train"]["records"] == 3
