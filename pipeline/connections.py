@@ -9,7 +9,7 @@ import requests.adapters
 import socks
 import urllib3
 from requests.utils import select_proxy
-from urllib3.contrib.socks import SOCKSConnection
+from urllib3.contrib.socks import SOCKSConnection, SOCKSProxyManager
 
 from mbt.pipeline import bounds as bounds_lib
 from mbt.pipeline import http_response
@@ -173,8 +173,15 @@ class Adapter(requests.adapters.HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
         """Makes the pools of a proxy's connections."""
-        manager = super().proxy_manager_for(proxy, **options)
-        manager.pool_classes_by_scheme = _SOCKS_POOLS if proxy.lower().startswith("socks") else _POOLS
+        if not proxy.lower().startswith("socks"):
+            manager = super().proxy_manager_for(proxy, **options)
+            manager.pool_classes_by_scheme = _POOLS
+        elif (manager := self.proxy_manager.get(proxy)) is None:
+            # Not by the name in `requests`, in whose place yt-dlp puts a manager of its own.
+            username, password = requests.utils.get_auth_from_url(proxy)
+            manager = SOCKSProxyManager(proxy, username=username, password=password, **options)
+            manager.pool_classes_by_scheme = _SOCKS_POOLS
+            self.proxy_manager[proxy] = manager
         return manager
 
     def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:

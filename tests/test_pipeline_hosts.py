@@ -233,7 +233,15 @@ def test_a_socks_proxy_that_looks_nothing_up_gets_the_address_that_was_judged(tm
             proxy.accept()
 
 
-def test_socks_connects_and_gets_the_judged_address(tmp_path):
+@pytest.fixture
+def ytdlp():
+    """It puts a manager of SOCKS proxies of its own in the place of urllib3's."""
+    import yt_dlp.networking._requests as loaded
+
+    return loaded
+
+
+def test_socks_connects_and_gets_the_judged_address(ytdlp, tmp_path):
     asked = []
 
     def resolve(host, port, **_):
