@@ -23,6 +23,7 @@ MAGIC = b"MBTINDEX"
 VERSION = 3
 FIRST_VERSION = 2  # that is still read
 DIGEST_BYTES = 16
+MAX_FRAME_PIXELS = 4096 * 4096  # no source may have more; a reader refuses larger frames before it decodes them
 FIRST_RULES = 1  # by which a clip is absent where that is not said
 _HEADER = struct.Struct("<8sIIQQQQI")
 
@@ -155,11 +156,19 @@ def load(data: Any) -> Index:
     if not FIRST_VERSION <= version <= VERSION:
         raise CorruptIndexError(f"index version {version}, expected {FIRST_VERSION} to {VERSION}")
     offset = _HEADER.size
-    parts = []
+    sizes = (RECORD.itemsize * records, PIECE.itemsize * pieces, 4 * labels, strings)
+    if offset + sum(sizes) + 4 != len(view):
+        raise CorruptIndexError("its parts are not as long as its header says")
+    parts: list[np.ndarray] = []
     for dtype, count in ((RECORD, records), (PIECE, pieces), (np.dtype("<i4"), labels)):
         parts.append(np.frombuffer(view, dtype, count, offset))
         offset += dtype.itemsize * count
-    text = json.loads(bytes(view[offset : offset + strings]))
+    if records and int((parts[0]["height"].astype(np.int64) * parts[0]["width"]).max()) > MAX_FRAME_PIXELS:
+        raise CorruptIndexError(f"it names frames of over {MAX_FRAME_PIXELS >> 20} megapixels")
+    try:
+        text = json.loads(bytes(view[offset : offset + strings]))
+    except RecursionError as error:
+        raise CorruptIndexError("its JSON is nested too deeply to be one of ours") from error
     rule = {"rule": FIRST_RULES}
     return Index(
         records=parts[0],

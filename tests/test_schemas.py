@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 
+import google_crc32c
 import numpy as np
 import pytest
 from hypothesis import given
@@ -83,6 +84,29 @@ def test_an_index_of_the_version_before_says_less():
     for version in (1, 4):
         with pytest.raises(shard_index.CorruptIndexError, match=f"index version {version}, expected 2 to 3"):
             shard_index.load(shard_index.dump(dataclasses.replace(old, version=version)))
+
+
+def sealed(body: bytes) -> bytes:
+    """The bytes of an index file whose checksum is right."""
+    return body + google_crc32c.value(body).to_bytes(4, "little")
+
+
+def test_an_index_takes_no_memory_on_its_word():
+    whole = shard_index.dump(small_index())[:-4]
+    for place in (16, 24, 32):  # the counts of pieces, labels and characters
+        body = bytearray(whole)
+        body[place : place + 8] = (1 << 40).to_bytes(8, "little")
+        with pytest.raises(shard_index.CorruptIndexError, match="not as long as its header says"):
+            shard_index.load(sealed(bytes(body)))
+    large = small_index()
+    large.records["height"], large.records["width"] = 5000, 5000
+    with pytest.raises(shard_index.CorruptIndexError, match="over 16 megapixels"):
+        shard_index.load(shard_index.dump(large))
+    length = int.from_bytes(whole[32:40], "little")
+    deep = b"[" * 200_000
+    body = whole[:32] + len(deep).to_bytes(8, "little") + whole[40 : len(whole) - length] + deep
+    with pytest.raises(shard_index.CorruptIndexError, match="nested too deeply"):
+        shard_index.load(sealed(body))
 
 
 def test_a_dataset_knows_how_each_snapshot_was_made():
