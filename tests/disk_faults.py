@@ -23,7 +23,7 @@ def why_no_mounts() -> str:
     return "" if done.returncode == 0 else "file systems cannot be mounted in this container"
 
 
-def library(folder: Path) -> Path:
+def compiled(folder: Path) -> Path:
     """Compiles `disk_faults.c`."""
     made = folder / "disk_faults.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(made), str(SOURCE), "-ldl"], check=True)

@@ -133,7 +133,7 @@ def test_a_disk_that_fails_while_building_is_said_in_one_line(call, clip_folder,
     rows = [row | {"video_path": str(clip_folder / row["video_path"])} for row in six_rows]
     root = tmp_path / "out"
     words = ["build", f"--annotations={write_csv(tmp_path / 'clips.csv', rows)}", f"--output={root}", "--num_shards=1"]
-    library = disk_faults.library(tmp_path)
+    library = disk_faults.compiled(tmp_path)
     faults = disk_faults.environment(library, root / "tmp" / "shards", call, errno.EIO, at=1)
     command = [str(Path(sys.executable).with_name("mbt-data")), *words]
     done = subprocess.run(command, env=os.environ | faults, capture_output=True, text=True, check=False)

@@ -30,7 +30,7 @@ def no_flock(tmp_path_factory):
     """no_flock(root) is the environment of a process on a machine for which `flock` does not work below `root`."""
     if why := disk_faults.why_no_library():
         pytest.skip(why)
-    made = disk_faults.library(tmp_path_factory.mktemp("library"))
+    made = disk_faults.compiled(tmp_path_factory.mktemp("library"))
     return lambda root: os.environ | disk_faults.environment(made, root, "flock", errno.ENOLCK)
 
 

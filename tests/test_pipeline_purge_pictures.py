@@ -23,7 +23,7 @@ with pictures.held([sys.argv[1]]):
 def test_a_file_system_without_flock_stops_no_purge(tmp_path, tmp_path_factory):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/lock").touch()
-    made = disk_faults.library(tmp_path_factory.mktemp("library"))
+    made = disk_faults.compiled(tmp_path_factory.mktemp("library"))
     env = os.environ | disk_faults.environment(made, tmp_path, "flock", errno.ENOLCK)
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

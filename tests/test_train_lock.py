@@ -35,7 +35,7 @@ def start(tmp_path):
     def start(*, flock: bool) -> tuple[subprocess.Popen, str]:
         env = dict(os.environ)
         if not flock:
-            made = disk_faults.library(tmp_path.parent)
+            made = disk_faults.compiled(tmp_path.parent)
             env |= disk_faults.environment(made, tmp_path, "flock", errno.EOPNOTSUPP)
         command = [sys.executable, "-c", HOLD, str(tmp_path)]
         started.append(subprocess.Popen(command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE))

@@ -150,7 +150,7 @@ def _fill_when(begins: Callable[[], bool], ended: Callable[[], int | None], fill
 
 def failing_calls(campaign: Campaign) -> Iterator[Row]:
     """The n-th write or fsync below ROOT fails with EIO."""
-    library = disk_faults.library(campaign.folder)
+    library = disk_faults.compiled(campaign.folder)
     for call in ("write", "fsync"):
         cases, stopped = campaign.some(sorted(campaign.random.sample(range(1, 161), CALLS))), 0
         for at in cases:

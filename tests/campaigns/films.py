@@ -26,7 +26,7 @@ from mbt.pipeline import ffmpeg
 SPANS = 2_000
 SPANS_OF_A_FILM = 8
 MOST_OFF = 0.002
-OFF = (Kind.WRONG, Kind.LOST, Kind.REFUSED)
+OFF = (Kind.WRONG, Kind.LOST)
 
 
 class Row(NamedTuple):

@@ -29,7 +29,6 @@ class Kind(enum.StrEnum):
     WRONG = "silently wrong"
     LOST = "lost without reason"
     LACKING = "lost for good reason"
-    REFUSED = "refused by name"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,10 +37,6 @@ class Verdict:
 
     kind: Kind
     detail: str = ""
-
-
-# Reasons that say what it is about a file that gives no clock to cut by.
-_NAMED = frozenset({"times_jump"})
 
 
 def judge(truth: Truth, span_us: tuple[int, int], came: Decoded | UnusableError) -> Verdict:
@@ -69,7 +64,7 @@ def _judged_loss(truth: Truth, start_s: float, end_s: float, error: UnusableErro
     damaged = np.count_nonzero(shown == marks.UNREADABLE)
     if damaged > (1 - RIGHT_PICTURES) * len(shown):
         return Verdict(kind=Kind.LACKING, detail=f"{error}; {damaged} of {len(shown)} pictures are damaged")
-    return Verdict(kind=Kind.REFUSED if error.reason in _NAMED else Kind.LOST, detail=str(error))
+    return Verdict(kind=Kind.LOST, detail=str(error))
 
 
 def _length(truth: Truth, start_s: float, end_s: float, clip: Decoded) -> tuple[bool, str]:
