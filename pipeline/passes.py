@@ -43,9 +43,11 @@ _SWITCH_US = MICROSECONDS // FRAME_RATE_HZ // 2
 # Starts on half a frame are common (every odd half second at 25 fps): what counts as equally near must not hang on the
 # microsecond to which a cut's start is known.
 _TIE_US = 500
-_START_US, _START, _END, _FRAMES = "<start_us>", "<start>", "<end>", "<frames>"  # where `arguments` puts a span's own
+# Where `arguments` puts a span's own.
+_START_US, _START, _END, _FRAMES, _LAST_FRAME = "<start_us>", "<start>", "<end>", "<frames>", "<last_frame>"
 _NEAREST = f"settb=1/{MICROSECONDS},setpts=PTS-{_START_US}-{_TIE_US}-min((PTS-PREV_INPTS)/2\\,{_SWITCH_US})"
-_AT_25 = f"fps={FRAME_RATE_HZ}:start_time=0:round=up,trim=end_frame={_FRAMES}"
+_AT_25 = f"fps={FRAME_RATE_HZ}:start_time=0:round=up,trim=end_frame={_LAST_FRAME}"
+_NO_MORE = f"select=lt(n\\,{_FRAMES})"
 _RESAMPLED = f"atrim=start={_START}:end={_END},aresample={SAMPLE_RATE_HZ}"  # continuous: `pieces` knows of holes
 
 THUMBNAIL = 8  # pixels a side: the cheapest picture that proves that there is one
@@ -85,12 +87,14 @@ class Wanted:
       sounds: an output each.
       thumbnails: tiny grey pictures in the place of JPEGs.
       size: (width, height) of the source pictures by which frames are sized; None for those of the first that is read.
+      linger_us: by so much both streams are read on past the end of the span, and what they give there is dropped.
     """
 
     pictures: Pictures | None = PLAIN
     sounds: tuple[Sound, ...] = (Sound(),)
     thumbnails: bool = False
     size: tuple[int, int] | None = None
+    linger_us: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -226,8 +230,9 @@ def arguments(span: Span, seek_us: int, wanted: Wanted) -> list[str]:
     own = {
         _START_US: str(span.start_us),
         _START: seconds(span.start_us),
-        _END: seconds(end_us),
+        _END: seconds(end_us + wanted.linger_us),
         _FRAMES: str(num_frames(span.duration_us)),
+        _LAST_FRAME: str(num_frames(span.duration_us + wanted.linger_us)),
     }
     # The clock is the file's, its zero the earliest timestamp. What is read from the beginning may be set right where
     # the clock starts again; after a seek that would take the seek itself for a fault.
@@ -278,7 +283,8 @@ def _picture_output(media, wanted: Wanted):
     assert wanted.pictures is not None
     chosen = _THUMBNAILS if wanted.thumbnails else wanted.pictures.chosen
     sized = "scale=w={}:h={}:flags={}".format(*wanted.size, SCALER) if wanted.size else ""
-    chain = ",".join(filter(None, (wanted.pictures.each, _NEAREST, _AT_25, sized, chosen)))
+    last = _NO_MORE if wanted.linger_us else ""
+    chain = ",".join(filter(None, (wanted.pictures.each, _NEAREST, _AT_25, last, sized, chosen)))
     form = {"f": "rawvideo"} if wanted.thumbnails else {"f": "image2pipe", "vcodec": "mjpeg", "q:v": JPEG_QSCALE}
     stats = {"stats_enc_pre:v": "{1}", "stats_enc_pre_fmt:v": _PICTURE_STATS}
     which = {"an": None, "sn": None, "dn": None}

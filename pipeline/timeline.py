@@ -35,6 +35,9 @@ _WITHOUT_INDEX = ("mpegts", "mpeg")
 _WITHOUT_KEY_FRAMES = ("h261", "h263")
 _BACK_WITHOUT_INDEX_US = (10 * MICROSECONDS, 40 * MICROSECONDS)
 _NEAR_US = 20 * MICROSECONDS  # from the beginning, a file without an index is read at once
+# Where its clock begins again, ffmpeg sets it right by the streams that it still reads: a stream that has given its
+# part, but does not end before that place, is read on.
+_LINGER_US = 10 * MICROSECONDS
 _RESTART = re.compile(r"^(?:\[[^\]]*\] )*\[warning\] timestamp discontinuity ", re.MULTILINE)
 _SCANNED = re.compile(r"^\[info\] (?:frame|size)=.* time=(\d+):(\d\d):(\d\d\.\d+) ", re.MULTILINE)
 
@@ -85,6 +88,9 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
         places = places if done.returncode == 0 or wanted != plain else places[-1:]
         before = done if wanted == plain else None
         place, done = _from_further_back(span, places, wanted, program, time_limit_s, before=before)
+    if not place and _RESTART.search(done.log):
+        wanted = dataclasses.replace(wanted, linger_us=_LINGER_US)
+        done = passes.run(span, place, wanted, program, time_limit_s)
     if (size := _checked(done, span).size_at_start) and not thumbnails:
         done = _checked(passes.run(span, place, dataclasses.replace(wanted, size=size), program, time_limit_s), span)
     return Reading(done=done, seek_us=place, treatments=treatments)
@@ -135,6 +141,7 @@ def settings() -> dict[str, object]:
         "back_us": list(_BACK_US),
         "back_without_index_us": list(_BACK_WITHOUT_INDEX_US),
         "near_us": _NEAR_US,
+        "linger_us": _LINGER_US,
     }
 
 

@@ -101,6 +101,17 @@ def test_a_seek_to_what_is_no_key_frame_is_found_out(ffmpeg_program, tmp_path):
     assert judged.kind == Kind.RIGHT, judged.detail
 
 
+@pytest.mark.parametrize("late", ["video_late_s", "audio_late_s"])
+def test_the_clock_begins_again_where_one_stream_has_ended_and_the_other_has_given_its_part(
+    ffmpeg_program, tmp_path, late
+):
+    changes = {"container": "mpg", "into": "mpg", "then": "join", "video": "mpeg2video", "audio": "mp2", late: 2.3}
+    path = make.make(dataclasses.replace(PLAIN, sample_rate=48_000, **changes), tmp_path, ffmpeg_program)
+    told, span = truth.read(path, ffmpeg_program), (5_600_000, 7_600_000)
+    judged = judge(told, span, ways.local(path, span, ffmpeg_program))
+    assert judged.kind == Kind.RIGHT, judged.detail
+
+
 @settings(max_examples=6, derandomize=True)
 @given(st.integers(1 << 20, 1 << 40))
 def test_any_film_gives_what_its_marks_say(seed):
