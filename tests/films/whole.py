@@ -71,8 +71,8 @@ def read(path: Path, program: str, width: int, height: int, to_mono: str = "") -
         thumbnails = np.fromfile(pictures, np.uint8).reshape(-1, height, width)
         at = np.loadtxt(times, ndmin=1)[: len(thumbnails)]
         pcm, sounds_s = _placed(np.fromfile(samples, "<i2"), np.loadtxt(pieces, ndmin=2))
-    order = np.argsort(at, kind="stable")
-    return Whole(times=at[order], pictures=thumbnails[order], pcm=pcm, sounds_s=sounds_s)
+    # At a seam a picture can come after another whose time is later: it is seen from then on, as in any player.
+    return Whole(times=np.maximum.accumulate(at), pictures=thumbnails, pcm=pcm, sounds_s=sounds_s)
 
 
 def _placed(samples: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
