@@ -5,7 +5,7 @@ spectrogram, record, checksums, shard, index and snapshot, and its own start. As
 build runs, because two threads of one core slow each other down. They are interleaved with the builds, in one run of
 this script, because machines are noisy.
 
-    python benchmarks/build_cpu.py [--clips=200] [--media=FILE]
+    python benchmarks/build_cpu.py [--clips=200] [--media=FILE] [--before=../old/.venv/bin/python]
 """
 
 import argparse
@@ -29,15 +29,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="builds (default: %(default)s)")
     parser.add_argument("--bare", type=int, default=10, help="bare commands a time and core (default: %(default)s)")
     parser.add_argument("--media", help="a file of at least 10 s (default: a generated one, 640 x 360 H.264 and AAC)")
+    parser.add_argument("--before", help="the Python of another version of mbt-flax, whose builds alternate with these")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         media = arguments.media or generate(Path(folder) / "clip.mp4")
-        bare, builds, starts = [], [], []
+        bare, builds, starts, ratios = [], [], [], []
         for round_number in range(arguments.rounds):
             bare.append(bare_cpu(media, folder, arguments.bare))
             starts.append(build_cpu(media, 1, f"{folder}/one-{round_number}") - bare[-1])
             builds.append(build_cpu(media, arguments.clips, f"{folder}/all-{round_number}") / arguments.clips)
             shutil.rmtree(f"{folder}/all-{round_number}")
+            if arguments.before:
+                before = build_cpu(media, arguments.clips, f"{folder}/before", python=arguments.before)
+                ratios.append(builds[-1] * arguments.clips / before)
+                shutil.rmtree(f"{folder}/before")
             bare.append(bare_cpu(media, folder, arguments.bare))
     per_clip, baseline = statistics.median(builds), statistics.median(bare)
     runs = f"median of {len(bare)} times {arguments.bare * runner.cores()}"
@@ -45,6 +50,8 @@ def main() -> None:
     print(f"mbt-data build, start included:    {per_clip:.3f} CPU s per clip of {arguments.clips}")
     print(f"  of which start and end:          {statistics.median(starts) / arguments.clips:.3f}")
     print(f"ratio {per_clip / baseline:.3f} (goal: at most 1.15)")
+    if ratios:
+        print(f"against {arguments.before}: {statistics.median(ratios):.3f} of its CPU ({_listed(ratios)})")
 
 
 def generate(path: Path) -> str:
@@ -73,10 +80,10 @@ def bare_cpu(media: str, folder: str, rounds: int) -> float:
     return (_children_cpu() - before) / commands
 
 
-def build_cpu(media: str, clips: int, output: str) -> float:
+def build_cpu(media: str, clips: int, output: str, python: str = sys.executable) -> float:
     """CPU seconds of a build from nothing."""
     words = [f"--annotations={write_annotations(media, clips, output)}", f"--output={output}"]
-    return _cpu_of([sys.executable, "-m", "mbt.pipeline.main", "build", *words])
+    return _cpu_of([python, "-m", "mbt.pipeline.main", "build", *words])
 
 
 def write_annotations(media: str, clips: int, output: str) -> str:
@@ -86,6 +93,10 @@ def write_annotations(media: str, clips: int, output: str) -> str:
         file.write("video_path,start,end,label,id\n")
         file.writelines(f"{os.path.abspath(media)},0,{SECONDS},label,{number}\n" for number in range(clips))
     return annotations
+
+
+def _listed(ratios: list[float]) -> str:
+    return ", ".join(f"{ratio:.3f}" for ratio in sorted(ratios))
 
 
 def _cpu_of(command: list[str]) -> float:
