@@ -315,13 +315,18 @@ def _heard(pcm: bytes | bytearray, stats: bytes, span: Span) -> Heard:
     words = [int(word) for word in stats.split()]
     times = np.array(words[::3], np.int64) - (span.start_us * SAMPLE_RATE_HZ + MICROSECONDS // 2) // MICROSECONDS
     lengths = np.array(words[1::3], np.int64)
-    if not (total := int(lengths.sum())):
+    most = span.duration_us * SAMPLE_RATE_HZ // MICROSECONDS
+    inside = times < most  # what a pass that lingers gives after the end is none of the clip's
+    if not lengths[inside].sum():
         return Heard(pcm=np.zeros(0, np.int16), first_us=None, follows=False)
+    total = int(lengths.sum())
     channels = max(1, len(pcm) // 2 // total)
     samples = np.frombuffer(pcm, "<i2", total * channels)
     samples = samples.reshape(total, channels) if channels > 1 else samples
+    if not inside.all():
+        samples, times, lengths = samples[np.repeat(inside, lengths)], times[inside], lengths[inside]
     return Heard(
-        pcm=pieces.place(samples, times, lengths, span.duration_us * SAMPLE_RATE_HZ // MICROSECONDS),
+        pcm=pieces.place(samples, times, lengths, most),
         first_us=int(times[0]) * MICROSECONDS // SAMPLE_RATE_HZ,
         follows=0 < words[2] < _NO_NUMBER,
     )
