@@ -92,7 +92,14 @@ def clip_folder(make_media, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def mbt_data():
     """mbt_data(...) runs `mbt-data` as a process and returns it completed; see there for `start` and `python`."""
-    with CommandServer() as server:
+    with CommandServer("mbt-data") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mbt_train():
+    """The same of `mbt-train`."""
+    with CommandServer("mbt-train") as server:
         yield server
 
 
