@@ -150,6 +150,10 @@ class CommandServer:
         """Starts the program; its `communicate` must be called, which tells what it said."""
         return self._listen(None, words, **options)
 
+    def listen_python(self, code: str, *words: object, **options) -> Running:
+        """The same with a program of its own."""
+        return self._listen(code, words, **options)
+
     def _complete(self, code, words, timeout: float = 500, **options) -> subprocess.CompletedProcess:
         running = self._listen(code, words, **options)
         try:

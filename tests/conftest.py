@@ -30,9 +30,39 @@ settings.register_profile("patient", settings(), deadline=None, suppress_health_
 settings.load_profile("patient")
 
 
+# Their longest test takes a quarter of a minute or more of a processor.
+LONG = (
+    "test_pipeline_build.py",
+    "test_train_resume.py",
+    "test_train_lost_host.py",
+    "test_docs.py",
+    "test_pipeline_dataflow.py",
+    "test_train_launch.py",
+    "test_train_sweep.py",
+    "test_train_gcs.py",
+    "test_pipeline_purge_media.py",
+)
+
+
 def pytest_collection_modifyitems(items):
-    """The slow ones come first, so that at the end nobody waits for one."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The slow ones come first, then the files with long ones, so that at the end nobody waits for one."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, places.get(item.path.name, len(LONG))))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Those marked quick start no process, nor do their fixtures: so they stay quick, whatever comes to their files."""
+    if item.get_closest_marker("quick") is None:
+        return (yield)
+
+    def refuse(*_, **__):
+        raise AssertionError("a test that is marked quick starts no process")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", refuse)
+        patch.setattr(CommandServer, "_start", refuse)
+        return (yield)
 
 
 @pytest.fixture(scope="session")
