@@ -52,16 +52,18 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Those marked quick start no process, nor do their fixtures: so they stay quick, whatever comes to their files."""
+    """Those marked quick, and their fixtures, start no Python: so they stay quick, whatever comes to their files."""
     if item.get_closest_marker("quick") is None:
         return (yield)
+    start = subprocess.Popen.__init__
 
-    def refuse(*_, **__):
-        raise AssertionError("a test that is marked quick starts no process")
+    def start_no_python(process, words, *rest, **options):
+        program = words if isinstance(words, str) else words[0]
+        assert not Path(program).name.startswith(("python", "mbt-")), "a test that is marked quick starts a Python"
+        start(process, words, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess.Popen, "__init__", refuse)
-        patch.setattr(CommandServer, "_start", refuse)
+        patch.setattr(subprocess.Popen, "__init__", start_no_python)
         return (yield)
 
 

@@ -57,7 +57,7 @@ def environment_of_a_reader(folder_of_a_reader):
     """With a YouTube that has one video."""
     video = Video(formats={18: folder_of_a_reader / "videos" / "kitchen.mp4"}, seconds=10)
     with FakeYouTube(default=video) as youtube:
-        yield youtube.environment() | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+        yield youtube.environment()
 
 
 def commands_of_the_readme() -> list[str]:
@@ -65,7 +65,7 @@ def commands_of_the_readme() -> list[str]:
 
 
 def test_readme_commands_run(folder_of_a_reader, environment_of_a_reader, mbt_data, mbt_train):
-    """Each without its start."""
+    """Each forked, and what JAX compiles is not optimized, as in other tests."""
     activate, *rest = map(shlex.split, commands_of_the_readme())
     assert activate == [".", ".venv/bin/activate"]
     said = ""
@@ -82,7 +82,7 @@ def test_readme_commands_run_as_they_stand(folder_of_a_reader, environment_of_a_
     result = subprocess.run(
         ["sh", "-eu", "-c", "\n".join(commands_of_the_readme())],
         cwd=folder_of_a_reader,
-        env=os.environ | environment_of_a_reader,
+        env=os.environ | environment_of_a_reader | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
