@@ -31,7 +31,7 @@ except ImportError as missing:
 endef
 export CHECK_PYTHON
 
-.PHONY: help demo test lint bench soak campaign browser engines lock image clean
+.PHONY: help demo test quick lint bench soak campaign browser engines lock image clean
 
 help: ## list these targets
 	@echo "mbt-flax: each target makes .venv first, where it is missing or out of date."
@@ -42,6 +42,10 @@ demo: $(READY) ## clips, records, three trained models, a table and a picture (m
 
 test: $(READY) ## the tests; with CI=true the slow ones too, and those on other engines
 	@.venv/bin/python -m pytest -n 2 --dist worksteal -q $(if $(CI),,-m "not slow and not engines") $(ARGS)
+
+# Only the files that have some are imported.
+quick: $(READY) ## the quickest tests of each room, for use between edits: under a minute
+	@.venv/bin/python -m pytest -n 2 --dist worksteal -q -m "quick and not slow" $$(grep -l "mark\.quick" tests/test_*.py) $(ARGS)
 
 lint: $(READY) .types/mbt ## ruff and mypy
 	@.venv/bin/ruff check .

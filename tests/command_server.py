@@ -1,10 +1,11 @@
-"""Runs `mbt-data` as a process without the seconds of imports: a server has them behind it, and forks.
+"""Runs `mbt-data` or `mbt-train` as a process without the seconds of imports: a server has them behind it, and forks.
 
 A child is a process in all that a command can tell: pid, arguments, folder, environment, streams, and the interpreter's
 own end. It differs in two ways: its parent is the server, and the seed of its hashes and what libraries read from the
-environment as they are loaded are the server's. Tests of those, and of the program's own start, start the program.
+environment as they are loaded are the server's (but for JAX, which is told of its variables again). Tests of those, and
+of the program's own start, start the program.
 
-    python tests/command_server.py DESCRIPTOR    of a socket, over which a socket comes for each command
+    python tests/command_server.py PROGRAM DESCRIPTOR    of a socket, over which a socket comes for each command
 """
 
 import contextlib
@@ -19,10 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
-PROGRAM = Path(sys.executable).with_name("mbt-data")
 _ALSO = ("apache_beam.runners.portability.fn_api_runner", "imageio_ffmpeg", "pyarrow.dataset")  # imported in a build
 _MOST_BYTES = 1 << 20  # of a request
 
@@ -38,13 +39,15 @@ def _pair(kind: int) -> tuple[socket.socket, socket.socket]:
 class Running:
     """A child of the server, with the part of `subprocess.Popen` that tests need."""
 
-    def __init__(self, channel: socket.socket, request: dict, streams: list[int]):
+    def __init__(self, channel: socket.socket, request: dict, streams: list[IO[bytes]]):
         self.args = request["words"]
+        self._streams = streams
         self.returncode: int | None = None
         self._answers, theirs = _pair(socket.SOCK_SEQPACKET)
         with theirs:
             socket.send_fds(channel, [b"."], [theirs.fileno()])
-        socket.send_fds(self._answers, [json.dumps(request).encode()], streams)
+        descriptors = [stream.fileno() for stream in streams]
+        socket.send_fds(self._answers, [json.dumps(request).encode()], descriptors)
         self.pid = self._answer(None)
 
     def wait(self, timeout: float | None = None) -> int:
@@ -61,6 +64,21 @@ class Running:
             self._answers.close()
         return self.returncode
 
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Waits; what was said on stdout and on stderr, of one that is listened to.
+
+        Raises:
+          subprocess.TimeoutExpired: it goes on.
+        """
+        self.wait(timeout)
+        texts = []
+        for stream in self._streams:
+            stream.seek(0)
+            texts.append(stream.read().decode())
+            stream.close()
+        _, output, errors = texts
+        return output, errors
+
     def poll(self) -> int | None:
         """The status it ended with, if it has."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -72,6 +90,10 @@ class Running:
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):  # of a moment ago
                 os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Asks it to end, unless it has."""
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kills it, unless it has ended."""
@@ -87,10 +109,12 @@ class Running:
 class CommandServer:
     """A server, as the tests see it, which call it; a context manager."""
 
-    def __init__(self):
+    def __init__(self, program: str):
+        """`program` is `mbt-data` or `mbt-train`."""
+        self._program = str(Path(sys.executable).with_name(program))
         self._channel, other = _pair(socket.SOCK_STREAM)
         with other:
-            command = [sys.executable, __file__, str(other.fileno())]
+            command = [sys.executable, __file__, self._program, str(other.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL)
 
     def __enter__(self):
@@ -101,7 +125,7 @@ class CommandServer:
         self._process.wait()
 
     def __call__(self, *words: object, **options) -> subprocess.CompletedProcess:
-        """Runs `mbt-data` with these words to its end; `options` are those of `python`."""
+        """Runs the program with these words to its end; `options` are those of `python`."""
         return self._complete(None, words, **options)
 
     def python(self, code: str, *words: object, **options) -> subprocess.CompletedProcess:
@@ -118,53 +142,64 @@ class CommandServer:
         return self._complete(code, words, **options)
 
     def start(self, *words: object, **options) -> Running:
-        """Starts `mbt-data`; nobody reads what it says."""
+        """Starts the program; nobody reads what it says."""
         with open(os.devnull, "r+b") as nothing:
-            return self._start(None, words, [nothing.fileno()] * 3, **options)
+            return self._start(None, words, [nothing] * 3, **options)
+
+    def listen(self, *words: object, **options) -> Running:
+        """Starts the program; its `communicate` must be called, which tells what it said."""
+        return self._listen(None, words, **options)
+
+    def listen_python(self, code: str, *words: object, **options) -> Running:
+        """The same with a program of its own."""
+        return self._listen(code, words, **options)
 
     def _complete(self, code, words, timeout: float = 500, **options) -> subprocess.CompletedProcess:
-        with (
-            tempfile.TemporaryFile() as nothing,
-            tempfile.TemporaryFile() as output,
-            tempfile.TemporaryFile() as errors,
-        ):
-            running = self._start(code, words, [stream.fileno() for stream in (nothing, output, errors)], **options)
-            try:
-                running.wait(timeout)
-            finally:
-                running.kill()
-                running.wait()
-            for stream in (output, errors):
-                stream.seek(0)
-            texts = output.read().decode(), errors.read().decode()
-            return subprocess.CompletedProcess(running.args, running.wait(), *texts)
+        running = self._listen(code, words, **options)
+        try:
+            running.wait(timeout)
+        finally:
+            running.kill()
+            texts = running.communicate()
+        return subprocess.CompletedProcess(running.args, running.wait(), *texts)
+
+    def _listen(self, code, words, **options) -> Running:
+        return self._start(code, words, [tempfile.TemporaryFile() for _ in range(3)], **options)
 
     def _start(
         self,
         code: str | None,
         words: tuple[object, ...],
-        streams: list[int],
+        streams: list[IO[bytes]],
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike = ".",
     ) -> Running:
         request = {
             "code": code,
-            "words": [str(PROGRAM) if code is None else "-c", *map(str, words)],
+            "words": [self._program if code is None else "-c", *map(str, words)],
             "env": os.environ | (env or {}),
             "cwd": os.path.abspath(cwd),
         }
         return Running(self._channel, request, streams)
 
 
-def _load() -> None:
-    import mbt.pipeline
-
-    for module in pkgutil.walk_packages(mbt.pipeline.__path__, "mbt.pipeline."):
-        if module.name != "mbt.pipeline.youtube_process":  # never in the command's own process
-            importlib.import_module(module.name)
-    for name in _ALSO:
-        importlib.import_module(name)
+def _load(program: str) -> Callable[[], int]:
+    """Imports what the program may; returns its main function."""
+    if program == "mbt-data":
+        _load_all("mbt.pipeline", but="mbt.pipeline.youtube_process")  # never in the command's own process
+        for name in _ALSO:
+            importlib.import_module(name)
+    else:
+        importlib.import_module("mbt.train.main").settle_tensorflow()
+        _load_all("mbt.train")
     gc.freeze()  # a collection in a child would copy all that it looks at
+    return importlib.import_module("mbt.pipeline.main" if program == "mbt-data" else "mbt.train.main").main
+
+
+def _load_all(package: str, but: str = "") -> None:
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if module.name != but:
+            importlib.import_module(module.name)
 
 
 def _serve(channel: socket.socket) -> str | None:
@@ -202,21 +237,33 @@ def _become(request: dict, streams: list[int]) -> str | None:
         os.dup2(stream, number)
         os.close(stream)
     os.chdir(request["cwd"])
+    before = dict(os.environ)
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
     tempfile.tempdir = None
+    if "jax" in sys.modules:
+        _tell_jax({name: value for name, value in os.environ.items() if before.get(name) != value})
     sys.argv[:] = request["words"]
-    sys.path[0] = str(PROGRAM.parent)
+    sys.path[0] = str(Path(sys.executable).parent)
     return request["code"]
 
 
+def _tell_jax(variables: dict[str, str]) -> None:
+    """JAX read its variables when it was loaded."""
+    import jax
+
+    for name, value in variables.items():
+        if name.startswith("JAX_"):
+            option = name.lower()
+            is_number = isinstance(jax.config.values[option], bool | int | float)
+            jax.config.update(option, type(jax.config.values[option])(float(value)) if is_number else value)
+
+
 if __name__ == "__main__":
-    _load()
-    _code = _serve(socket.socket(fileno=int(sys.argv[1])))
+    _main = _load(Path(sys.argv[1]).name)
+    _code = _serve(socket.socket(fileno=int(sys.argv[2])))
     if _code is not None:
         exec(_code)
     else:
-        from mbt.pipeline.main import main
-
-        sys.exit(main())
+        sys.exit(_main())

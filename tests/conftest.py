@@ -30,9 +30,41 @@ settings.register_profile("patient", settings(), deadline=None, suppress_health_
 settings.load_profile("patient")
 
 
+# Their longest test takes a quarter of a minute or more of a processor.
+LONG = (
+    "test_pipeline_build.py",
+    "test_train_resume.py",
+    "test_train_lost_host.py",
+    "test_docs.py",
+    "test_pipeline_dataflow.py",
+    "test_train_launch.py",
+    "test_train_sweep.py",
+    "test_train_gcs.py",
+    "test_pipeline_purge_media.py",
+)
+
+
 def pytest_collection_modifyitems(items):
-    """The slow ones come first, so that at the end nobody waits for one."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The slow ones come first, then the files with long ones, so that at the end nobody waits for one."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, places.get(item.path.name, len(LONG))))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Those marked quick, and their fixtures, start no Python: so they stay quick, whatever comes to their files."""
+    if item.get_closest_marker("quick") is None:
+        return (yield)
+    start = subprocess.Popen.__init__
+
+    def start_no_python(process, words, *rest, **options):
+        program = words if isinstance(words, str) else words[0]
+        assert not Path(program).name.startswith(("python", "mbt-")), "a test that is marked quick starts a Python"
+        start(process, words, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", start_no_python)
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +124,14 @@ def clip_folder(make_media, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def mbt_data():
     """mbt_data(...) runs `mbt-data` as a process and returns it completed; see there for `start` and `python`."""
-    with CommandServer() as server:
+    with CommandServer("mbt-data") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mbt_train():
+    """The same of `mbt-train`."""
+    with CommandServer("mbt-train") as server:
         yield server
 
 

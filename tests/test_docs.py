@@ -52,24 +52,51 @@ def folder_of_a_reader(tmp_path, make_media) -> pathlib.Path:
     return tmp_path
 
 
-def test_readme_commands_run_as_they_stand(folder_of_a_reader):
-    script = "\n".join(command for command in commands(ROOT / "README.md") if not is_make(command))
+@pytest.fixture
+def environment_of_a_reader(folder_of_a_reader):
+    """With a YouTube that has one video."""
     video = Video(formats={18: folder_of_a_reader / "videos" / "kitchen.mp4"}, seconds=10)
     with FakeYouTube(default=video) as youtube:
-        result = subprocess.run(
-            ["sh", "-eu", "-c", script],
-            cwd=folder_of_a_reader,
-            env=os.environ | youtube.environment() | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        yield youtube.environment()
+
+
+def commands_of_the_readme() -> list[str]:
+    return [command for command in commands(ROOT / "README.md") if not is_make(command)]
+
+
+def test_readme_commands_run(folder_of_a_reader, environment_of_a_reader, mbt_data, mbt_train):
+    """Each forked, and what JAX compiles is not optimized, as in other tests."""
+    activate, *rest = map(shlex.split, commands_of_the_readme())
+    assert activate == [".", ".venv/bin/activate"]
+    said = ""
+    for program, *words in rest:
+        run = {"mbt-data": mbt_data, "mbt-train": mbt_train}[program]
+        done = run(*words, cwd=folder_of_a_reader, env=environment_of_a_reader)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        said += done.stdout
+    check_what_a_reader_has(folder_of_a_reader, said)
+
+
+@pytest.mark.slow
+def test_readme_commands_run_as_they_stand(folder_of_a_reader, environment_of_a_reader):
+    result = subprocess.run(
+        ["sh", "-eu", "-c", "\n".join(commands_of_the_readme())],
+        cwd=folder_of_a_reader,
+        env=os.environ | environment_of_a_reader | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout
-    assert "eval: 3 clips, 3 records" in result.stdout
-    assert list(folder_of_a_reader.glob("dataset/snapshots/*/manifest.json"))
-    assert (folder_of_a_reader / "runs/first/result.json").is_file()
-    assert (folder_of_a_reader / "kitchen.png").is_file()
+    check_what_a_reader_has(folder_of_a_reader, result.stdout)
+
+
+def check_what_a_reader_has(folder: pathlib.Path, said: str) -> None:
+    assert "eval: 3 clips, 3 records" in said
+    assert list(folder.glob("dataset/snapshots/*/manifest.json"))
+    assert (folder / "runs/first/result.json").is_file()
+    assert (folder / "kitchen.png").is_file()
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "demo" / "run.py"], ids=name)

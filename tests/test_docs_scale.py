@@ -12,6 +12,8 @@ from mbt.pipeline import plan
 from mbt.pipeline.forecast import Forecast, losses, rates, sheet
 from mbt.pipeline.forecast.counts import Counts
 
+pytestmark = pytest.mark.quick
+
 TEXT = (pathlib.Path(__file__).parents[1] / "docs/scale.md").read_text()
 BLOCKS = re.findall(r"^```text\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
 CLIPS = {"balanced_train": 22_160, "eval": 20_371, "unbalanced_train": 2_041_789}

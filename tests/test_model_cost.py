@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -62,12 +59,7 @@ def test_remat_keeps_neither_attention_nor_the_mlps_inside():
     assert cost_of(dataclasses.replace(config, dtype="bfloat16")).activation_bytes < plain.activation_bytes
 
 
-def mbt_train(*words: str) -> subprocess.CompletedProcess:
-    command = [str(Path(sys.executable).with_name("mbt-train")), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_the_sweep_draws_both_strategies_and_the_reference(tmp_path):
+def test_the_sweep_draws_both_strategies_and_the_reference(mbt_train, tmp_path):
     plot = tmp_path / "fig3.png"
     words = ["--sweep=fusion_layer", f"--plot={plot}", *SMALL]
     done = mbt_train("cost", "--config=demo", *words, "--json")
@@ -80,7 +72,7 @@ def test_the_sweep_draws_both_strategies_and_the_reference(tmp_path):
     assert np.asarray(Image.open(plot).convert("L")).std() > 5
 
 
-def test_one_model_is_one_row():
+def test_one_model_is_one_row(mbt_train):
     done = mbt_train("cost", "--config=demo", *SMALL)
     assert done.returncode == 0, done.stderr
     header, row = done.stdout.splitlines()
@@ -97,7 +89,7 @@ def test_one_model_is_one_row():
         (["--config.model.fusion=late"], "fusion must be bottleneck or cross_attention or self_attention; got late"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(words, message):
+def test_what_cannot_be_is_refused_in_one_line(mbt_train, words, message):
     done = mbt_train("cost", "--config=demo", *words)
     assert done.returncode == 2
     assert message in done.stderr

@@ -16,6 +16,8 @@ from mbt.model.scenic_weights import load_scenic, read_scenic, scenic_config
 from mbt.model.vit_weights import fit_positions, load_vit, read_vit
 from mbt.model.weights import WeightsError, central_frame, spread_channels
 
+pytestmark = pytest.mark.quick
+
 GOLDEN = pathlib.Path(os.environ.get("MBT_SHARED_DATA", "../shared/data")) / "golden"
 WIDTH, HEADS, MLP, DEPTH, PATCH = 8, 2, 12, 2, 4
 SIZE = Size(width=WIDTH, depth=DEPTH, heads=HEADS, mlp_dim=MLP)

@@ -15,6 +15,8 @@ from mbt.pipeline.annotations.read import DATASETS, Selection
 from mbt.pipeline.annotations.read import read as read_annotations
 from mbt.pipeline.annotations.rows import AnnotationsError
 
+pytestmark = pytest.mark.quick
+
 HEADER = "video_path,start,end,label,split,id\n"
 
 

@@ -11,6 +11,8 @@ from mbt.pipeline.annotations import audioset
 from mbt.pipeline.annotations.read import Selection, read
 from mbt.pipeline.annotations.rows import AnnotationsError
 
+pytestmark = pytest.mark.quick
+
 MEDIA = "/media/videos"
 
 

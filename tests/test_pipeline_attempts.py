@@ -12,6 +12,8 @@ from mbt.pipeline import attempts, decode, memory, probe
 from mbt.pipeline.decode import UnusableError
 from mbt.pipeline.errors import WorkerTroubleError
 
+pytestmark = pytest.mark.quick
+
 SECOND = 1_000_000
 
 

@@ -26,6 +26,8 @@ from mbt.schemas.example import KEYS
 from mbt.schemas.manifest import Dataset, Manifest
 from mbt.schemas.tfrecord import read_records
 
+PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+
 
 def digests(root: Path, pattern: str = "*") -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "shards").glob(pattern)}
@@ -116,8 +118,7 @@ def test_again_builds_nothing(built, mbt_data, clip_folder):
 @pytest.mark.parametrize(
     ("flags", "env"),
     [
-        (("--direct_num_workers=1",), {}),
-        (("--direct_running_mode=multi_processing", "--direct_num_workers=2"), {}),
+        (PROCESSES, {}),
         (("--direct_running_mode=multi_threading", "--direct_num_workers=2"), {"OPENBLAS_NUM_THREADS": "1"}),
         ((), {"OPENBLAS_NUM_THREADS": "2", "PATH": "/nowhere"}),
     ],
@@ -142,6 +143,13 @@ def wrapper(path: Path, text: str) -> Path:
     path.write_text(f"#!/bin/sh\nFFMPEG={ffmpeg.executable()}\n{text}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
+
+
+def test_bytes_do_not_depend_on_one_worker_or_more(built, mbt_data, clip_folder, tmp_path):
+    shutil.copy(built.parent / "clips.csv", tmp_path)
+    done = build(mbt_data, tmp_path, clip_folder, "--direct_num_workers=1")
+    assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "out") == digests(built)
 
 
 def test_cpu_flags_before_ours_change_nothing(built, mbt_data, clip_folder, tmp_path):
@@ -456,8 +464,15 @@ def wait_for(condition, seconds: float = 300.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("flags", [(), ("--direct_running_mode=multi_processing", "--direct_num_workers=2")])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("flags", "how"),
+    [
+        ((), signal.SIGKILL),
+        ((), signal.SIGINT),
+        (PROCESSES, signal.SIGKILL),
+        pytest.param(PROCESSES, signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_run_again(own_copy, mbt_data, built, flags, how):
     """A clip that hangs holds the build in its middle; then the process is killed."""
     folder, media = own_copy
@@ -501,20 +516,23 @@ def test_killed_at_many_moments(own_copy, mbt_data, built):
     assert digests(folder / "out") == digests(built)
 
 
-def test_workers_never_import_tensorflow(built, clip_folder, tmp_path):
+def test_workers_never_import_tensorflow(built, mbt_data, clip_folder, tmp_path):
+    """The process has all modules of the pipeline behind it, and builds."""
     code = (
         "import sys; from mbt.pipeline.main import main; "
         f"assert main(['build', '--annotations={built.parent}/clips.csv', '--media_root={clip_folder}', "
         f"'--output={tmp_path}/out']) == 0; "
         "heavy = {'tensorflow', 'jax', 'flax', 'torch', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    done = mbt_data.python(code)
+    assert done.returncode == 0, done.stderr
 
 
-def test_shared_collection(mbt_data, shared, write_csv, tmp_path):
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_shared_collection(mbt_data, shared, write_csv, tmp_path, every):
     """All 133 files, whole, 10 s at most: each a record or a reason, and all clips of av/ are records."""
     with open(shared / "clips" / "index.csv", encoding="utf-8") as file:
-        entries = list(csv.DictReader(file))
+        entries = list(csv.DictReader(file))[::every]
     lengths = {entry["file"]: min(float(entry["duration_s"] or 10), 10) or 10 for entry in entries}
     rows = [
         {"video_path": name, "start": 0, "end": seconds, "label": name.split("/")[0], "id": name}
@@ -526,7 +544,7 @@ def test_shared_collection(mbt_data, shared, write_csv, tmp_path):
     found = clip_rows(tmp_path / "out")
     assert len(found) == len(entries)
     assert all(row["outcome"] == "ok" or row["reason"] for row in found.values())
-    assert sum(row["outcome"] == "ok" for row in found.values()) >= 75
+    assert sum(row["outcome"] == "ok" for row in found.values()) >= 75 // every
     for shard in newest(tmp_path / "out").splits["train"].shards:
         index = shard_index.load((tmp_path / "out" / shard.index_path).read_bytes())
         for clip_id, record in zip(index.ids, index.records, strict=True):

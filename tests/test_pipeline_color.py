@@ -10,6 +10,8 @@ import pytest
 from mbt.pipeline import color, curves, ffmpeg
 from mbt.pipeline.streams import VideoStream
 
+pytestmark = pytest.mark.quick
+
 PLAIN = VideoStream(
     index=0,
     codec="h264",

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbt.pipeline import compare
 from mbt.pipeline.snapshot import CLIP_ROWS
 from mbt.schemas.manifest import Manifest, Split
+
+pytestmark = pytest.mark.quick
 
 SPLITS = ("test", "train")
 LABELS = ("a", "b", "c")

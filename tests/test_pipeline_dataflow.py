@@ -14,6 +14,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
+from command_server import CommandServer
 from fake_dataflow import TOKEN, pipeline_url, serving, working, write_credentials
 from media_server import PRIVATE
 from media_server import serving as serving_media
@@ -46,21 +47,21 @@ class Launcher:
     env: dict[str, str]
     endpoint: str
     folder: Path
+    mbt_data: CommandServer
 
     def command(self, command: str, root: str, *words: str) -> list[str]:
         flags = [f"--annotations={self.folder}/clips.csv", f"--output={root}", "--max_fetch_workers=4", PRIVATE]
         return [MBT_DATA, command, *flags, *CLOUD, f"--dataflow_endpoint={self.endpoint}", *words]
 
     def run(self, command: str, root: str, *words: str) -> subprocess.CompletedProcess:
-        done = self.command(command, root, *words)
-        return subprocess.run(done, env=self.env, capture_output=True, text=True, check=False, timeout=500)
+        return self.mbt_data(*self.command(command, root, *words)[1:], env=self.env)
 
 
 @pytest.fixture(scope="module")
-def launcher(service, gcs_emulator, tmp_path_factory) -> Launcher:
+def launcher(mbt_data, service, gcs_emulator, tmp_path_factory) -> Launcher:
     folder = tmp_path_factory.mktemp("launcher")
     env = os.environ | gcs_emulator.env | write_credentials(folder / "key.json", service.url)
-    return Launcher(env, service.url, folder)
+    return Launcher(env, service.url, folder, mbt_data)
 
 
 @pytest.fixture

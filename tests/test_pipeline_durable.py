@@ -9,6 +9,8 @@ import pytest
 
 from mbt.pipeline import durable, storage
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):

@@ -15,6 +15,8 @@ from mbt.pipeline.bounds import Bounds
 from mbt.pipeline.exchange import Exchange
 from mbt.pipeline.outcomes import FetchError
 
+pytestmark = pytest.mark.quick
+
 PUBLIC = (
     *("8.8.8.8", "1.1.1.1", "93.184.216.34", "172.15.0.1", "172.32.0.1", "100.63.0.1", "100.128.0.1"),
     *("2606:4700::1111", "2a00:1450:4001::1", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"),

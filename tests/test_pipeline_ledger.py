@@ -10,6 +10,8 @@ import pytest
 
 from mbt.pipeline import ledger
 
+pytestmark = pytest.mark.quick
+
 
 def append(writer: ledger.Writer, *clips: str) -> None:
     for clip in clips:

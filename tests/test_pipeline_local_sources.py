@@ -10,6 +10,8 @@ import pytest
 from mbt.pipeline import fetch, local_files
 from mbt.schemas import regular
 
+pytestmark = pytest.mark.quick
+
 LIMIT = 1 << 20
 
 

@@ -7,8 +7,6 @@ import gc
 import http.server
 import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +34,7 @@ LINES = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if not 
 ROWS = [tuple(line.split("\t")) for line in LINES]
 # yt-dlp leaves the answers in its HTTPErrors, and the files in its OSErrors, to the garbage collector.
 pytestmark = [
+    pytest.mark.quick,
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -336,11 +335,6 @@ def test_nothing_but_the_listed_reasons_is_gone():
         assert verdict(ExtractorError(message))[0] == "blocked", "a text that yt-dlp asks to have reported"
     assert verdict(RuntimeError("anything")) == ("transient", "unknown")
     assert verdict(ExtractorError("Video unavailable", expected=True)) == ("transient", "unavailable")
-
-
-def test_classify_needs_no_yt_dlp():
-    code = "import sys, mbt.pipeline.outcomes as it; it.classify(OSError(5)); sys.exit('yt_dlp' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_own_errors_stay_what_they_are():

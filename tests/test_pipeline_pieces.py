@@ -3,6 +3,8 @@ import pytest
 
 from mbt.pipeline.pieces import place
 
+pytestmark = pytest.mark.quick
+
 PIECE = 341
 
 

@@ -10,6 +10,8 @@ from mbt.pipeline import extent
 from mbt.pipeline.purge import evidence, traces
 from mbt.pipeline.purge.traces import Look, Traces
 
+pytestmark = pytest.mark.quick
+
 MOST_BYTES = 256 << 20
 
 

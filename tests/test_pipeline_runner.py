@@ -15,6 +15,8 @@ from botocore.exceptions import EndpointConnectionError
 from mbt.pipeline import job_server, runner
 from mbt.pipeline.errors import IncompleteError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def free() -> str:

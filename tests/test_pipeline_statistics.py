@@ -14,6 +14,8 @@ from mbt.pipeline.build import AddUp
 from mbt.schemas import index as shard_index
 from mbt.schemas.statistics import Statistics
 
+pytestmark = pytest.mark.quick
+
 
 def statistics(sums: list[float], rows: list[int], labels: list[int]) -> Statistics:
     """Those of a shard with a record for each sum."""

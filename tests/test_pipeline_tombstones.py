@@ -1,7 +1,11 @@
 """Which times tombstones ban: those of clips that were named, and not those of clips that went along with them."""
 
+import pytest
+
 from mbt.pipeline import tombstones
 from mbt.pipeline.tombstones import Span
+
+pytestmark = pytest.mark.quick
 
 NAMED = Span(source="film.mp4", start_us=0, end_us=5_000_000)
 ALONG = Span(source="film.mp4", start_us=4_000_000, end_us=12_000_000)

@@ -190,3 +190,8 @@ def test_nothing_outlives_a_parent_that_is_killed(youtube_files, youtube_of, ffm
     _, alive = psutil.wait_procs(children, timeout=300)
     assert not alive
     assert os.listdir(tmp_path) == []
+
+
+def test_classify_needs_no_yt_dlp():
+    code = "import sys, mbt.pipeline.outcomes as it; it.classify(OSError(5)); sys.exit('yt_dlp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

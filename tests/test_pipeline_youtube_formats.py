@@ -4,6 +4,8 @@ import pytest
 
 from mbt.pipeline import youtube_formats
 
+pytestmark = pytest.mark.quick
+
 
 def _form(width=None, height=None, *, sound=True, picture=True, **more) -> dict:
     codecs = {"vcodec": "avc1.4d401e" if picture else "none", "acodec": "mp4a.40.2" if sound else "none"}

@@ -23,6 +23,8 @@ from mbt.schemas.manifest import (
     mean_and_stddev,
 )
 
+pytestmark = pytest.mark.quick
+
 
 @given(st.lists(st.binary(max_size=200), max_size=5))
 def test_tfrecord_roundtrip(payloads):

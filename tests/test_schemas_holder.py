@@ -6,6 +6,8 @@ import pytest
 
 from mbt.schemas.holder import Holder
 
+pytestmark = pytest.mark.quick
+
 
 def test_what_is_written_is_read():
     holder = Holder.this_process()

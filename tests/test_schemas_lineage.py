@@ -8,6 +8,8 @@ import pytest
 from mbt.schemas.lineage import in_order
 from mbt.schemas.manifest import Manifest
 
+pytestmark = pytest.mark.quick
+
 EMPTY = Manifest(
     dataset="d",
     snapshot="",

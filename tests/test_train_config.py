@@ -10,6 +10,8 @@ from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
 from mbt.train.snapshot import load_manifest
 
+pytestmark = pytest.mark.quick
+
 GOOD = """
 from mbt.train.config import default_config
 def get_config():

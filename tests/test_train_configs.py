@@ -10,6 +10,8 @@ from mbt.train import config as config_lib
 from mbt.train.errors import UsageError
 from mbt.train.optim import make_schedule
 
+pytestmark = pytest.mark.quick
+
 # Clips for training and classes: the paper's where it has them (section 4.1), else those of the official lists.
 SIZES = {
     "audioset_mini": (20_361, 527),

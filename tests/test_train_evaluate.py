@@ -3,8 +3,6 @@
 import io
 import pathlib
 import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -184,19 +182,13 @@ with distributed.joined(Processes(coordinator, 2, int(host))):
 
 
 @pytest.mark.slow
-def test_two_hosts_give_what_one_does(root, config, mesh, tmp_path):
+def test_two_hosts_give_what_one_does(mbt_train, root, config, mesh, tmp_path):
     """Five clips in batches of four: the second host's last batch is all padding."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-    words = [sys.executable, "-c", HOST, coordinator]
     processes = [
-        subprocess.Popen(
-            [*words, str(host), str(root), str(tmp_path / f"{host}.npz"), *FLAGS],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for host in range(2)
+        mbt_train.listen_python(HOST, coordinator, host, root, tmp_path / f"{host}.npz", *FLAGS) for host in range(2)
     ]
     for process in processes:
         _, errors = process.communicate(timeout=500)

@@ -11,6 +11,8 @@ from mbt.train.config import default_config
 from mbt.train.loss import loss_of
 from mbt.train.optim import learning_rate, make_optimizer, make_schedule
 
+pytestmark = pytest.mark.quick
+
 GOLDEN = pathlib.Path(os.environ.get("MBT_SHARED_DATA", "../shared/data")) / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="the reference outputs are not here (MBT_SHARED_DATA)")
 

@@ -1,6 +1,7 @@
 """Attention Rollout as a picture."""
 
 import numpy as np
+import pytest
 from flax import nnx
 from PIL import Image
 
@@ -8,6 +9,8 @@ from mbt.model.config import MBTConfig, Modality, Size
 from mbt.model.mbt import MBT
 from mbt.model.rollout import rollout
 from mbt.train.overlay import draw, spread, strip
+
+pytestmark = pytest.mark.quick
 
 
 def test_shares_are_spread_over_their_patches():

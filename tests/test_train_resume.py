@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from train_runs import finish, lines, start, train_command, wait_for_step, write_dataset
+from train_runs import finish, lines, train_command, wait_for_step, write_dataset
 
 STEPS = 120
 LONGER = [
@@ -38,9 +38,9 @@ def env(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def straight(root, env, tmp_path_factory) -> pathlib.Path:
+def straight(mbt_train, root, env, tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("runs") / "straight"
-    status, errors = finish(start(train_command(root, workdir, *LONGER), env))
+    status, errors = finish(mbt_train.listen(*train_command(root, workdir, *LONGER), env=env))
     assert status == 0, errors
     return workdir
 
@@ -68,14 +68,14 @@ def check_same(workdir: pathlib.Path, straight: pathlib.Path) -> None:
     assert results[0] | {"workdir": "", "seconds": 0} == results[1] | {"workdir": "", "seconds": 0}
 
 
-def test_killed_then_terminated_a_run_goes_on_to_the_same_numbers(root, env, straight, tmp_path):
+def test_killed_then_terminated_a_run_goes_on_to_the_same_numbers(mbt_train, root, env, straight, tmp_path):
     workdir = tmp_path / "run"
     command = train_command(root, workdir, *LONGER)
-    process = start(command, env)
+    process = mbt_train.listen(*command, env=env)
     wait_for_step(process, workdir, 27)
     process.kill()
     assert finish(process)[0] == -signal.SIGKILL
-    process = start(command, env)
+    process = mbt_train.listen(*command, env=env)
     wait_for_step(process, workdir, 64)
     process.terminate()
     status, errors = finish(process)
@@ -83,21 +83,21 @@ def test_killed_then_terminated_a_run_goes_on_to_the_same_numbers(root, env, str
     saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert f"stopped by SIGTERM after step {saved}" in errors.splitlines()[-1]
     assert lines(workdir)[-1]["step"] == saved < STEPS
-    status, errors = finish(start(command, env))
+    status, errors = finish(mbt_train.listen(*command, env=env))
     assert status == 0, errors
     check_same(workdir, straight)
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments_a_run_ends_with_the_same_numbers(root, env, straight, tmp_path):
+def test_killed_at_ten_random_moments_a_run_ends_with_the_same_numbers(mbt_train, root, env, straight, tmp_path):
     workdir, draw = tmp_path / "run", random.Random(0)
     command = train_command(root, workdir, *LONGER)
     for step in sorted(draw.sample(range(1, STEPS - 10), 10)):
-        process = start(command, env)
+        process = mbt_train.listen(*command, env=env)
         wait_for_step(process, workdir, step)
         time.sleep(draw.uniform(0, 0.05))
         process.kill()
         assert finish(process)[0] == -signal.SIGKILL, "the run ended before it was killed"
-    status, errors = finish(start(command, env))
+    status, errors = finish(mbt_train.listen(*command, env=env))
     assert status == 0, errors
     check_same(workdir, straight)

@@ -1,13 +1,13 @@
 """A run that goes on with other devices, and one of several processes of which one is told to stop."""
 
 import json
-import os
 import pathlib
 import shutil
 import socket
 
 import pytest
-from train_runs import finish, lines, start, train_command, wait_for_step, write_dataset
+from command_server import Running
+from train_runs import finish, lines, train_command, wait_for_step, write_dataset
 
 FLAGS = ["--config.train.batch_size=8", "--config.train.eval_batch_size=8", "--config.optim.name=sgd"]
 
@@ -18,14 +18,14 @@ def root(tmp_path_factory) -> pathlib.Path:
 
 
 def with_devices(number: int) -> dict[str, str]:
-    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={number}"}
+    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={number}"}
 
 
 @pytest.mark.slow
-def test_a_run_on_eight_devices_goes_on_with_four_or_one(root, tmp_path):
+def test_a_run_on_eight_devices_goes_on_with_four_or_one(mbt_train, root, tmp_path):
     flags = [*FLAGS, "--config.train.steps=20", "--config.train.eval_every=10", "--config.train.checkpoint_every=10"]
     command = train_command(root, tmp_path / "8", *flags, "--config.train.mesh.fsdp=2")
-    status, errors = finish(start(command, with_devices(8)))
+    status, errors = finish(mbt_train.listen(*command, env=with_devices(8)))
     assert status == 0, errors
     for devices, fsdp in ((4, 4), (1, 1)):
         workdir = tmp_path / str(devices)
@@ -33,7 +33,7 @@ def test_a_run_on_eight_devices_goes_on_with_four_or_one(root, tmp_path):
         shutil.rmtree(workdir / "checkpoints" / "20")
         (workdir / "result.json").unlink()
         command = train_command(root, workdir, *flags, f"--config.train.mesh.fsdp={fsdp}")
-        status, errors = finish(start(command, with_devices(devices)))
+        status, errors = finish(mbt_train.listen(*command, env=with_devices(devices)))
         assert status == 0, errors
         assert lines(workdir)[:11] == lines(tmp_path / "8")[:11]
         assert len(lines(workdir)) == len(lines(tmp_path / "8")) == 22
@@ -42,22 +42,23 @@ def test_a_run_on_eight_devices_goes_on_with_four_or_one(root, tmp_path):
             assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-def start_two(command: list[str]) -> list:
+def start_two(mbt_train, command: list[str]) -> list[Running]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     flags = [f"--coordinator={address}", "--num_processes=2"]
-    return [start([*command, *flags, f"--process_id={i}"], os.environ | {"JAX_PLATFORMS": "cpu"}) for i in range(2)]
+    env = {"JAX_PLATFORMS": "cpu"}
+    return [mbt_train.listen(*command, *flags, f"--process_id={me}", env=env) for me in range(2)]
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_process_makes_both_save_the_same_step(root, tmp_path):
+def test_sigterm_to_one_process_makes_both_save_the_same_step(mbt_train, root, tmp_path):
     workdir = tmp_path / "run"
     flags = ["--config.train.steps=100000", "--config.train.eval_every=0", "--config.data.eval_split="]
     command = train_command(root, workdir, *FLAGS, *flags, "--config.train.checkpoint_every=100000")
     saved = 0
     for told in (1, 0):
-        processes = start_two(command)
+        processes = start_two(mbt_train, command)
         wait_for_step(processes[0], workdir, saved + 5)
         processes[told].terminate()
         ended = [finish(process) for process in processes]

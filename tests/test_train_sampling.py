@@ -12,6 +12,8 @@ from mbt.train import sampling
 from mbt.train.clips import ChosenRecords
 from mbt.train.snapshot import Records
 
+pytestmark = pytest.mark.quick
+
 
 def uniform(slots, num_records, seed=5):
     return compiled(lambda s: sampling.uniform(s, num_records, seed), slots)

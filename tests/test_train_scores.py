@@ -21,6 +21,8 @@ from mbt.train.scores import (
     top_k_accuracy,
 )
 
+pytestmark = pytest.mark.quick
+
 # Few values, so that many are equal; with some that are far apart.
 few_values = st.sampled_from([-1e30, -2.0, -1.0, 0.0, 1.0, 1.0 + 2**-20, 2.0, 1e30])
 columns = st.lists(st.tuples(few_values, st.booleans()), min_size=1, max_size=30)

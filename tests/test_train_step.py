@@ -1,10 +1,7 @@
 """The training step: what it computes, whatever it is split into, and that models learn by it."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -30,17 +27,13 @@ def losses(metrics: list[dict]) -> list[float]:
     return [values["loss"] for values in metrics]
 
 
-def test_eight_devices_give_the_losses_of_one(straight):
+def test_eight_devices_give_the_losses_of_one(mbt_train, straight):
     """On the mixed mesh, in a process of its own; every mesh, and two processes: see `test_train_distributed.py`."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     words = {"meshes": [[2, 4]], "config": FULL, "steps": 20}
-    done = subprocess.run(
-        [sys.executable, pathlib.Path(__file__).with_name("train_steps.py"), json.dumps(words)],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    env = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    program = "import sys; sys.path.insert(0, sys.argv.pop(1)); import train_steps; train_steps.main()"
+    done = mbt_train.python(program, pathlib.Path(__file__).parent, json.dumps(words), env=env)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["devices"] == 8

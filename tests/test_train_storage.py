@@ -6,6 +6,8 @@ import pytest
 
 from mbt.train import storage
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("read", [storage.read, storage.mapped, lambda path: storage.read_ranges(path, [(0, 1)])])
 def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path, read):

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from mbt.train.windows import Window, chosen_frames, random_place, starts, view_shares
 
+pytestmark = pytest.mark.quick
+
 # Scenic's: 32 frames at stride 2 (2.56 s), 8 s of sound.
 SCENIC = {"frames": 64, "mel_rows": 800}
 

@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+from command_server import Running
 from PIL import Image
 
 from mbt.schemas.fakes import FakeClip, write_snapshot
@@ -59,7 +60,7 @@ def start(command: list[str], env: dict[str, str]) -> subprocess.Popen:
     return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_step(process: subprocess.Popen, workdir: pathlib.Path, step: int) -> None:
+def wait_for_step(process: subprocess.Popen | Running, workdir: pathlib.Path, step: int) -> None:
     """Returns once a process has logged a step of its own; fails where it ends before."""
     path, begun = workdir / "metrics.jsonl", time.time()
     while process.poll() is None:
@@ -70,7 +71,7 @@ def wait_for_step(process: subprocess.Popen, workdir: pathlib.Path, step: int) -
     raise AssertionError(f"ended before step {step}: {finish(process)}")
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
+def finish(process: subprocess.Popen | Running) -> tuple[int, str]:
     """Waits; the exit status, and what was said on stderr."""
     _, errors = process.communicate(timeout=900)
     return process.returncode, errors

@@ -27,10 +27,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     args, rest = _parser().parse_known_args(argv)
-    # TensorFlow only reads data here: no talk of its devices, and the same pixels on every CPU.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # else it imports Keras, which takes 4 s and is not used
+    settle_tensorflow()
     _open_files()
     command = next(module for module in COMMANDS if args.command == module.NAME)
     try:
@@ -46,6 +43,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nmbt-train {args.command}: interrupted{_hint(command)}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def settle_tensorflow() -> None:
+    """TensorFlow, once it is loaded, only reads data: no talk of its devices, and the same pixels on every CPU."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # else it imports Keras, which takes 4 s and is not used
 
 
 def _open_files() -> None:
