@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import struct
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -528,6 +529,64 @@ def test_media_damaged_in_the_store_are_fetched_again(server, clips, mbt_data, t
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["splits"]["train"]["records"] == 3
     assert len(server.requests) == 1 and damaged.read_bytes() == whole
+
+
+def test_many_media_damaged_in_one_shard_are_fetched_again_together(server, clips, mbt_data, tmp_path):
+    """And the counts are those of the whole command, though the other shard was there in the second round."""
+    films = list(server.files.values())
+    names = [f"clip{number}.mp4" for number in range(16)]
+    server.files |= {name: films[number % len(films)] for number, name in enumerate(names)}
+    clips(names)
+    assert mbt_data("build", *ours(tmp_path, "--num_shards=2")).returncode == 0
+    whole = {path: path.read_bytes() for path in (tmp_path / "out" / "media").rglob("*.mp4")}
+    (table,) = (tmp_path / "out" / "snapshots").glob("*/clips.parquet")
+    rows = pq.read_table(table, columns=["id", "shard"]).to_pylist()
+    shards = [[row["id"] for row in rows if row["shard"] == shard] for shard in range(2)]
+    damaged = max(shards, key=len)
+    assert len(damaged) >= 8 and min(shards)
+    for name in damaged:
+        path = store_path(tmp_path / "out", name)
+        path.write_bytes(path.read_bytes()[:-1])
+    shutil.rmtree(tmp_path / "out" / "shards")
+    server.requests.clear()
+    done = mbt_data("build", *ours(tmp_path, "--json"))
+    assert done.returncode == 0, done.stderr
+    built = json.loads(done.stdout)
+    assert built["splits"]["train"]["records"] == built["clips_decoded"] == 16 and built["shards_built"] == 2
+    assert sorted(server.requests) == sorted(damaged)
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / "media").rglob("*.mp4")} == whole
+
+
+def store_path(root: Path, clip: str) -> Path:
+    (path,) = [row["media"] for row in ledger.state(str(root)).to_pylist() if row["clip_id"] == clip]
+    return root / path
+
+
+def test_media_that_are_damaged_each_time_cost_no_other_clip(server, clips, mbt_data, tmp_path):
+    names = [f"{number}.mp4" for number in range(6)]
+    clips(names)
+    assert mbt_data("fetch", *ours(tmp_path)).returncode == 0
+    bad = store_path(tmp_path / "out", "0.mp4")
+    whole, done = bad.stat().st_size, threading.Event()
+
+    def damage() -> None:
+        while not done.wait(0.01):
+            with contextlib.suppress(FileNotFoundError):
+                if bad.stat().st_size == whole:
+                    os.truncate(bad, whole - 1)
+
+    damaging = threading.Thread(target=damage)
+    damaging.start()
+    try:
+        built = mbt_data("build", *ours(tmp_path, "--json"))
+    finally:
+        done.set()
+        damaging.join()
+    assert built.returncode == 0, built.stderr
+    train = json.loads(built.stdout)["splits"]["train"]
+    assert (train["records"], train["lost"]) == (5, {"transient/damaged": 1})
+    again = mbt_data("build", *ours(tmp_path, "--json"))
+    assert json.loads(again.stdout)["splits"]["train"]["records"] == 6
 
 
 def test_few_clips_that_are_all_refused_are_not_published(clips, mbt_data, tmp_path):
