@@ -4,6 +4,7 @@ import collections
 import contextlib
 import json
 import os
+import re
 import shutil
 import struct
 import threading
@@ -628,6 +629,19 @@ def test_a_clip_that_cannot_be_probed_here_costs_no_other_of_its_source(server, 
     mbt_data("build", *ours(tmp_path, f"--ffmpeg={program}"))
     found = outcomes(tmp_path / "out")
     assert found == {"0.mp4": ("ok", ""), "late": ("transient", "probe_failed")}
+
+
+def test_the_limit_of_time_holds_for_probing_too(server, clips, mbt_data, tmp_path):
+    """What is said is the CPU time that the decoder took: the limit, and twice the length of the clip."""
+    clips(["0.mp4"])
+    program = tmp_path / "ffmpeg"
+    real = ffmpeg.executable()
+    program.write_text(f'#!/bin/sh\ncase "$*" in *spool*) while :; do :; done;; esac\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    mbt_data("build", *ours(tmp_path, f"--ffmpeg={program}", "--clip_time_limit=1"))
+    (found,) = ledger.state(str(tmp_path / "out")).to_pylist()
+    assert (found["outcome"], found["reason"]) == ("transient", "too_slow")
+    assert re.search(r"time limit, [34] s of CPU time", found["detail"])
 
 
 def test_devices_and_pipes_are_no_media(mbt_data, write_csv, tmp_path):

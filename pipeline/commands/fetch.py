@@ -37,6 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--part", type=flags.part, default=(1, 1), metavar="K/N", help="fetch one of N disjoint parts, several at once")
     add("--max_attempts", type=flags.positive, metavar="N", help="try at most N clips in this run")
+    flags.add_clip_time_limit(add)
     add("--json", action="store_true", help="print the summary as JSON, for machines")
 
 
