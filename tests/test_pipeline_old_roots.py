@@ -88,6 +88,19 @@ def test_it_is_reencoded_without_one_request(run, old, web, mbt_data):
     assert all(anew[name] == file for name, file in new.items() if name.endswith(".tfrecord"))
 
 
+def test_a_plan_says_that_all_is_reencoded_for_as_long_as_that_is_so(run, old, web):
+    words = ("--sample=0", "--json")
+    planned = result(run("plan", *words))
+    assert planned["building"]["re-encoded"]["value"] == 11
+    assert planned["building"]["records_to_make"]["value"] == planned["losses"]["records"]["value"]
+    (said,) = [note for note in planned["notes"] if "another encoder" in note]
+    assert "11 clips are to be re-encoded, and 0 of them lack media" in said and len(said.splitlines()) == 1
+    result(run("build", "--json"))
+    planned = result(run("plan", *words))
+    assert "re-encoded" not in planned["building"] and not [note for note in planned["notes"] if "encoder" in note]
+    assert planned["building"]["records_to_make"]["value"] <= 1 and web.requests == []
+
+
 def test_both_snapshots_are_read_by_every_command(run, old, mbt_data):
     result(run("build", "--json"))
     output = f"--output={old}/root"
