@@ -25,7 +25,6 @@ from mbt.schemas.manifest import DATASET_FILE, Dataset, Manifest
 _CHUNK_BYTES = 1 << 20
 _DISK_SLACK_BYTES = 64 << 20
 _ROWS_AT_A_TIME = 1024  # as Python objects they take ten times the memory
-_ROUNDS = 5
 # What says nothing of a clip's source.
 _PASSING = [Outcome.BLOCKED.value, Outcome.TRANSIENT.value]
 _NAMES = pa.list_(pa.string())
@@ -34,7 +33,7 @@ _INDICES = pa.list_(pa.int32())
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a build ended with; `clips` counts those of the built shards by how they came into them."""
+    """What a build ended with; `clips` counts those of the shards that it built by how they came into them."""
 
     manifest: Manifest
     is_new: bool
@@ -44,6 +43,16 @@ class Result:
     seconds: float
     clips_path: str
     notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What building came to: the last plan, with its shards, and what the shards of all plans were made of."""
+
+    table: pa.Table
+    tasks: list[plan.Task]
+    clips: collections.Counter
+    left_out: dict[str, LeftOut]
 
 
 class Assembly:
@@ -75,25 +84,36 @@ class Assembly:
         self._check_disk(table, tasks)
         if dataset != existing:
             storage.write(storage.join(self._root, DATASET_FILE), dataset.to_json().encode())
-        self._build(table, tasks)
-        left_out: dict[str, LeftOut] = {}
-        for _ in range(_ROUNDS):
-            # Their media were deleted once they were in a shard, or damaged, and a new record is to be made of them.
-            wanted = self._wanted(tasks)
-            if wanted:
-                left_out |= self._fetch_again(clips.valid, wanted)
-            # And these give none today: a shard without them has another name.
-            more = self._left_out(tasks)
-            if not (wanted or more):
-                break
-            left_out |= more
-            table, tasks = self._planned(clips.valid, dataset, left_out)
-            self._build(table, tasks)
-        result = self._publish(dataset, table, clips, tasks, there)
+        made = self._made(clips.valid, dataset, table, tasks)
+        result = self._publish(dataset, clips, made, there)
         if not self._options.keep_media:
-            self._release(clips.valid.filter(pc.invert(_are_among(clips.valid, left_out))))
+            self._release(clips.valid.filter(pc.invert(_are_among(clips.valid, made.left_out))))
         self._work.end()
         return result
+
+    def _made(self, valid: pa.Table, dataset: Dataset, table: pa.Table, tasks: list[plan.Task]) -> _Made:
+        """Builds the shards of a plan, and plans and builds anew for as long as clips stand in their way.
+
+        There is an end: every time a clip's media are fetched that were not before, or another clip is left out.
+        """
+        clips: collections.Counter = collections.Counter()
+        fetched: set[str] = set()
+        left_out: dict[str, LeftOut] = {}
+        while True:
+            self._build(table, tasks)
+            clips.update(self._counts(tasks))
+            # Their media were deleted once they were in a shard, or damaged, and a new record is to be made of them.
+            wanted = self._wanted(tasks)
+            # And these give none today: a shard without them has another name.
+            more = self._left_out(tasks) | {clip: _damaged(clip) for clip in wanted & fetched}
+            wanted -= fetched
+            if wanted:
+                more |= self._fetch_again(valid, wanted)
+            if not wanted and more.keys() <= left_out.keys():
+                return _Made(table=table, tasks=tasks, clips=clips, left_out=left_out)
+            fetched |= wanted
+            left_out |= more
+            table, tasks = self._planned(valid, dataset, left_out)
 
     def _planned(
         self, valid: pa.Table, dataset: Dataset, left_out: Mapping[str, LeftOut] = MappingProxyType({})
@@ -116,10 +136,17 @@ class Assembly:
         media_root = self._options.selection.media_root
         loss_guard.check(table, self._root, allowed=self._options.allow_loss, media_root=media_root)
 
-    def _wanted(self, tasks: list[plan.Task]) -> list[str]:
-        """Clips of which a new record is to be made, and whose media were deleted."""
+    def _counts(self, tasks: list[plan.Task]) -> collections.Counter:
+        """Clips by how they came into shards, of those that were built just now."""
+        counts: collections.Counter = collections.Counter()
+        for _, result in building.read_results(self._work.folder, tasks):
+            counts.update((result or {}).get("clips", {}))
+        return counts
+
+    def _wanted(self, tasks: list[plan.Task]) -> set[str]:
+        """Clips of which a new record is to be made, and whose media were deleted or damaged."""
         results = building.read_results(self._work.folder, tasks)
-        return [clip for _, result in results if result for clip in result.get("wanted", ())]
+        return {clip for _, result in results if result for clip in result.get("wanted", ())}
 
     def _left_out(self, tasks: list[plan.Task]) -> dict[str, LeftOut]:
         """Clips that gave no record for now, by id. The ledger does not say so: the next run tries them again."""
@@ -127,9 +154,9 @@ class Assembly:
         clips = [LeftOut(**clip) for _, result in results if result for clip in result.get("left_out", ())]
         return {clip.id: clip for clip in clips}
 
-    def _fetch_again(self, valid: pa.Table, wanted: list[str]) -> dict[str, LeftOut]:
+    def _fetch_again(self, valid: pa.Table, wanted: set[str]) -> dict[str, LeftOut]:
         """Fetches media that were there before; the clips, by id, of which they do not come now."""
-        rows = valid.filter(pc.is_in(valid["id"], value_set=pa.array(wanted, pa.string())))
+        rows = valid.filter(pc.is_in(valid["id"], value_set=pa.array(sorted(wanted), pa.string())))
         self._work.fetch(rows, anew=True)
         found = known.of(rows, ledger.state(self._root))
         passing = pc.is_in(found["outcome"], value_set=pa.array(_PASSING, pa.string()))
@@ -181,9 +208,8 @@ class Assembly:
                 "free some, use another --output, or build a part with --limit"
             )
 
-    def _publish(
-        self, dataset: Dataset, table: pa.Table, clips: Clips, tasks: list[plan.Task], there: set[str]
-    ) -> Result:
+    def _publish(self, dataset: Dataset, clips: Clips, made: _Made, there: set[str]) -> Result:
+        table, tasks = made.table, made.tasks
         failures = self._failures(tasks)
         if failures:
             raise IncompleteError(
@@ -202,16 +228,13 @@ class Assembly:
             name=self._options.snapshot,
             annotations_sha256=_digest(self._options.selection.files),
         )
-        clips_made: collections.Counter = collections.Counter()
-        for _, result in building.read_results(self._work.folder, tasks):
-            clips_made.update((result or {})["clips"])
         num_reused = sum(f"{task.stem}.index" in there for task in tasks)
         return Result(
             manifest=manifest,
             is_new=is_new,
             num_built=len(tasks) - num_reused,
             num_reused=num_reused,
-            clips=clips_made,
+            clips=made.clips,
             seconds=0.0,
             clips_path=storage.join(self._root, snapshot.FOLDER, manifest.snapshot, snapshot.CLIPS_FILE),
             notes=clips.notes,
@@ -236,6 +259,11 @@ class Assembly:
             if result is None or "error" in result:
                 failures.append(f"{task.stem}: {result['error'] if result else 'its worker died'}")
         return failures
+
+
+def _damaged(clip: str) -> LeftOut:
+    detail = "its media were damaged in the store, fetched again, and damaged again"
+    return LeftOut(id=clip, reason=loss_guard.DAMAGED, detail=detail)
 
 
 def _are_among(valid: pa.Table, left_out: Mapping[str, LeftOut]) -> pa.ChunkedArray:

@@ -18,7 +18,7 @@ import apache_beam as beam
 from mbt.pipeline import canary, disk, ffmpeg, plan, runner, storage
 from mbt.pipeline.ffmpeg import WorkerTroubleError
 from mbt.pipeline.job import Job, Worker
-from mbt.pipeline.shard import Builder, LeftOutError, MediaWantedError
+from mbt.pipeline.shard import Builder, LackingError
 from mbt.schemas import index as shard_index
 from mbt.schemas.statistics import Statistics
 
@@ -106,11 +106,9 @@ class BuildShards(Worker):
         try:
             with _turns(self._job.threads):
                 built = self._builder.build(task, rows)
-        except MediaWantedError as error:
-            result: dict = {"error": str(error), "wanted": error.clips}
-            yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
-        except LeftOutError as error:
-            result = {"error": str(error), "left_out": [dataclasses.asdict(clip) for clip in error.clips]}
+        except LackingError as error:
+            left_out = [dataclasses.asdict(clip) for clip in error.left_out]
+            result: dict = {"error": str(error), "wanted": error.wanted, "left_out": left_out}
             yield beam.pvalue.TaggedOutput(FAILED, (task.stem, str(error)))
         except (WorkerTroubleError, OSError) as error:
             if disk.is_full(error):

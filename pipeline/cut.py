@@ -46,7 +46,7 @@ class Cut:
     zero_us: int
 
 
-def cut(span: Span, whole: Probed, target: str, program: str) -> Cut | None:
+def cut(span: Span, whole: Probed, target: str, program: str, time_limit_s: float = TIME_LIMIT_S) -> Cut | None:
     """Copies the packets around a span to a file of its own, and proves that this decodes to the same.
 
     MP4 keeps the timestamps of every codec that it holds to the tick; Matroska rounds them to milliseconds and NUT
@@ -57,6 +57,7 @@ def cut(span: Span, whole: Probed, target: str, program: str) -> Cut | None:
       whole: what probing that gave.
       target: where the copy goes.
       program: the ffmpeg to run.
+      time_limit_s: of each of its runs; see `ffmpeg.run`.
 
     Returns:
       The copy, or None where none holds the clip as the source does.
@@ -68,12 +69,12 @@ def cut(span: Span, whole: Probed, target: str, program: str) -> Cut | None:
     for before_us in _BEFORE_US:
         first_us = max(0, span.start_us - before_us)
         around = Span(path=span.path, start_us=first_us, duration_us=end_us + _AFTER_US - first_us)
-        if not _copied(around, whole.tracks, target, program):
+        if not _copied(around, whole.tracks, target, program, time_limit_s):
             return None
-        zero_us = probe.times(target, program).start_us - whole.media_start_us
+        zero_us = probe.times(target, program, time_limit_s).start_us - whole.media_start_us
         try:
             # As a build reads it.
-            part = probe.probe(target, max(0, span.start_us - zero_us), max(0, end_us - zero_us), program)
+            part = probe.probe(target, max(0, span.start_us - zero_us), max(0, end_us - zero_us), program, time_limit_s)
         except UnusableError:
             part = None
         if part is not None and is_same(whole, part):
@@ -93,7 +94,7 @@ def is_same(one: Probed, other: Probed) -> bool:
     )
 
 
-def _copied(span: Span, tracks: Sequence[int], target: str, program: str) -> bool:
+def _copied(span: Span, tracks: Sequence[int], target: str, program: str, time_limit_s: float) -> bool:
     place = ["-ss", passes.seconds(span.start_us)] if span.start_us else []
     place += ["-t", passes.seconds(span.duration_us), "-i", passes.source(span.path)]
     chosen = [word for track in tracks for word in ("-map", f"0:{track}")]
@@ -104,7 +105,7 @@ def _copied(span: Span, tracks: Sequence[int], target: str, program: str) -> boo
     # A table can name the same packets again and again: what comes out larger than its source is no cut.
     most = ["-fs", str(2 * os.path.getsize(span.path) + _SLACK_BYTES)]
     words = [*probe.QUIET, *place, *chosen, *alike, *copy, *most, *plain, passes.source(target)]
-    return ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=TIME_LIMIT_S).returncode == 0
+    return ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=time_limit_s).returncode == 0
 
 
 def _same_pictures(one: np.ndarray, other: np.ndarray) -> bool:

@@ -159,6 +159,7 @@ class Fetcher:
       probes: how many may decode at a time.
       hosts: where URLs may lead.
       purged: what no file of the media store may hold.
+      time_limit_s: of decoding one clip.
       on_bytes: called with the size of what came.
     """
 
@@ -172,6 +173,7 @@ class Fetcher:
     breaker: Breaker
     probes: threading.Semaphore
     purged: tombstones.Spans
+    time_limit_s: float = probe.TIME_LIMIT_S
     hosts: Hosts = PUBLIC
     on_bytes: Callable[[int], None] = lambda count: None
 
@@ -327,7 +329,7 @@ class Fetcher:
 
     def _is_clip(self, path: str, row: dict) -> bool:
         """Whether a file without a time in its name is cut: it is as short as the clip, or ends before that begins."""
-        length_us = probe.times(path, self.program).duration_us
+        length_us = probe.times(path, self.program, self.time_limit_s).duration_us
         if length_us is None:
             return True
         return length_us <= row["end_us"] - row["start_us"] + _COPY_SLACK_US or length_us <= row["start_us"]
@@ -384,13 +386,13 @@ class Fetcher:
         target = os.path.join(os.path.dirname(arrived.path), f"cut-{uuid.uuid4().hex}.mp4")
         span = Span(path=arrived.path, start_us=max(0, start_us), duration_us=end_us - max(0, start_us))
         with contextlib.suppress(WorkerTroubleError):  # what this machine cannot cut stays whole
-            if (made := cut(span, probed, target, self.program)) is not None:
+            if (made := cut(span, probed, target, self.program, self.time_limit_s)) is not None:
                 return made.path, arrived.starts_at_us + made.zero_us
         disk.check_room(os.path.dirname(target))  # or it was for want of room that ffmpeg wrote nothing
         return arrived.path, arrived.starts_at_us
 
     def _probe(self, path: str, start_us: int, end_us: int) -> probe.Probed:
-        return attempts.tried(lambda: probe.probe(path, max(0, start_us), end_us, self.program))
+        return attempts.tried(lambda: probe.probe(path, max(0, start_us), end_us, self.program, self.time_limit_s))
 
     def _store(self, path: str, root: str, name: str, *, keep: bool) -> None:
         final = storage.join(root, name)

@@ -101,6 +101,7 @@ class FetchClips(Worker):
             ),
             probes=threading.Semaphore(runner.cores()),
             purged=tombstones.spans(self._job.root),
+            time_limit_s=self._job.time_limit_s,
             on_bytes=self._reporter.add_bytes,
             **shared,
         )

@@ -160,6 +160,12 @@ def is_held(known: pa.Table, store: dict[str, str]) -> pa.ChunkedArray:
     return pc.or_(stored, pc.equal(known["signature"], RELEASED))
 
 
+def is_old_cut(known: pa.Table, store: dict[str, str]) -> pa.ChunkedArray:
+    """Of which clips the store has media that an older rule cut."""
+    old = [path for path in store.values() if media.is_old_cut(path)]
+    return pc.is_in(known["media"], value_set=pa.array(old, pa.string()))
+
+
 def _left(
     known: pa.Table, remote: pa.ChunkedArray, store: dict[str, str], recheck: Recheck | None, *, every: bool
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:

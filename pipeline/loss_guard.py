@@ -21,7 +21,8 @@ from mbt.schemas.manifest import Manifest
 NEW_SHARE = 0.1  # of a split's list: clips that no snapshot has accounted for yet
 OLD_SHARE = 0.02  # of the records that the snapshot before has in a split
 OLD_CLIPS = 3  # may always be lost of those, where they are no more than `NEW_SHARE`
-_OF_DECODING = ["too_slow", "out_of_memory"]
+DAMAGED = "damaged"  # of media that came again, and lay damaged in the store again
+_OF_DECODING = ["too_slow", "out_of_memory", DAMAGED]
 _PASSING = [Outcome.BLOCKED.value, Outcome.TRANSIENT.value, Outcome.NOT_TRIED.value]
 
 

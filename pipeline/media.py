@@ -2,19 +2,24 @@
 
 `media/<2 hex>/<hash of source and span>-<digest>.<ext>`; hexadecimal, so that letter case cannot matter. The name alone
 tells what a file is: media whose ledger row was lost with a killed worker are found again by it. So a cut, whose time
-zero is another than its source's, says that in its name too: `<hash>-<digest>-<microseconds>.<ext>`.
+zero is another than its source's, says that in its name too, and by which version of the rule it was cut:
+`<hash>-<digest>-<microseconds>r<rule>.<ext>`; without a rule in older names. A cut that begins with its source has no
+such time, and nothing was sought for it: it counts as whole.
 """
 
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 
 from mbt.pipeline import storage
 
 FOLDER = "media"
+CUT_RULE = 2  # version of the rule by which parts are cut out of sources
+_FIRST_CUT_RULE = 1  # whose names do not say it; 9 % of its cuts of awkward films gave other pictures or sound
 _KEY_DIGITS = 24
 _DIGEST_DIGITS = 12
-_NAME = re.compile(rf"([0-9a-f]{{{_KEY_DIGITS}}})-[0-9a-f]{{{_DIGEST_DIGITS}}}(?:-(-?\d+))?\.\w+")
+_NAME = re.compile(rf"([0-9a-f]{{{_KEY_DIGITS}}})-[0-9a-f]{{{_DIGEST_DIGITS}}}(?:-(-?\d+)(?:r(\d+))?)?\.\w+")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -26,7 +31,7 @@ def key(source: str, start_us: int, end_us: int) -> str:
 def name(clip_key: str, digest: str, start_us: int, extension: str) -> str:
     """The path of a clip's media, relative to ROOT; `start_us` is the time of the source that is their zero."""
     suffix = extension if extension.isalnum() and extension.isascii() and len(extension) <= 5 else "bin"
-    start = f"-{start_us}" if start_us else ""
+    start = f"-{start_us}r{CUT_RULE}" if start_us else ""
     return f"{FOLDER}/{clip_key[:2]}/{clip_key}-{digest[:_DIGEST_DIGITS]}{start}.{suffix.lower()}"
 
 
@@ -36,15 +41,33 @@ def start_of(path: str) -> int:
     return int(match[2] or 0) if match else 0
 
 
+def is_old_cut(path: str) -> bool:
+    """Whether stored media were cut out of their source by an older rule, which erred for some films."""
+    match = _NAME.fullmatch(os.path.basename(path))
+    return match is not None and match[2] is not None and int(match[3] or _FIRST_CUT_RULE) < CUT_RULE
+
+
 def listing(root: str) -> dict[str, str]:
-    """Everything in the store: key to the path relative to ROOT."""
-    found = {}
+    """Everything in the store: key to the path relative to ROOT; of two, that which no older rule cut."""
+    found: dict[str, str] = {}
+    for key_, path in _stored(root):
+        if key_ not in found or not is_old_cut(path):
+            found[key_] = path
+    return found
+
+
+def replaced(root: str) -> list[str]:
+    """What older rules cut, and what is there as the rule of today gives it: paths relative to ROOT."""
+    newest = listing(root)
+    return [path for key_, path in _stored(root) if is_old_cut(path) and not is_old_cut(newest[key_])]
+
+
+def _stored(root: str) -> Iterator[tuple[str, str]]:
     folder = storage.join(root, FOLDER)
     for inner in storage.folders(folder):
         for file in storage.sizes(storage.join(folder, inner)):
             if match := _NAME.fullmatch(file):
-                found[match[1]] = f"{FOLDER}/{inner}/{file}"
-    return found
+                yield match[1], f"{FOLDER}/{inner}/{file}"
 
 
 def digest_of(path: str) -> tuple[str, int]:

@@ -22,6 +22,7 @@ class Options:
       older_than_s: age of the newest word from which on it is asked again.
       allow_loss: share of a split that may be lost to what may pass, or None for the defaults of `loss_guard`.
       drop_removed: leave clips out that were fetched and are not online any more.
+      recut: fetch again what older rules cut out of its source.
       reencode: fetch again what must be made anew by another encoder and has no media.
       num_shards: per split, or None for the default.
       snapshot: name of the snapshot, or None for the time.
@@ -43,6 +44,7 @@ class Options:
     older_than_s: float = 0.0
     allow_loss: float | None = None
     drop_removed: bool = False
+    recut: bool = False
     reencode: bool = False
     num_shards: int | None = None
     snapshot: str | None = None

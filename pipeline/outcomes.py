@@ -161,7 +161,6 @@ _TOKEN_TROUBLE = re.compile(
     re.IGNORECASE,
 )
 _STOPS = (
-    (r"No space left|Disk quota exceeded", "the disk is full: make room"),
     (r"ffmpeg is not installed|ffmpeg (?:could )?not (?:be )?found|ffprobe and ffmpeg not found", "ffmpeg is missing"),
     (r"Unable to create directory|unable to open for writing|unable to write data", "a folder cannot be written to"),
     (r"cannot be partially downloaded", "yt-dlp cannot download a part of this: use --download=whole"),

@@ -82,16 +82,16 @@ def probe(path: str, start_us: int, end_us: int, program: str, time_limit_s: flo
     )
 
 
-def times(path: str, program: str) -> Times:
+def times(path: str, program: str, time_limit_s: float = TIME_LIMIT_S) -> Times:
     """Start and length of a local file, by its container; a length of None where that says nothing."""
     words = [*QUIET, "-i", passes.source(path)]
-    result = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=TIME_LIMIT_S)
+    result = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=time_limit_s)
     found = streams.parse(result.log.replace(path, "FILE"))
     if found is None:
         return Times(start_us=0, duration_us=None)
     duration_us = found.duration_us
     if timeline.has_no_index(found):
-        duration_us = timeline.scan(path, program, TIME_LIMIT_S)[1]
+        duration_us = timeline.scan(path, program, time_limit_s)[1]
     return Times(start_us=found.start_us, duration_us=duration_us)
 
 

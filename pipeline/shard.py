@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from mbt.pipeline import attempts, media, memory, shard_file, storage
 from mbt.pipeline.decode import Decoded, UnusableError, decode
@@ -30,12 +30,8 @@ RELABELLED = "relabelled"
 _VANISHED = "missing"
 
 
-class MediaWantedError(WorkerTroubleError):
-    """Clips whose media were deleted or damaged, and of which no record can be taken over either."""
-
-    def __init__(self, clips: list[str]):
-        super().__init__(f"the media of {len(clips)} clips are gone or damaged, such as those of {clips[0]!r}")
-        self.clips = clips
+class _MediaWantedError(Exception):
+    """The media of a clip were deleted or damaged, and no record of it can be taken over either."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,13 +43,35 @@ class LeftOut:
     detail: str
 
 
-class LeftOutError(WorkerTroubleError):
-    """Clips that give no records for now: the shard is another one, without them."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """A clip whose media are to be fetched again."""
 
-    def __init__(self, clips: list[LeftOut]):
-        first = clips[0]
-        super().__init__(f"{len(clips)} clips are left out, such as {first.id!r} ({first.reason}: {first.detail})")
-        self.clips = clips
+    id: str
+
+
+_Came = Entry | LeftOut | _Wanted
+
+
+class LackingError(WorkerTroubleError):
+    """Clips of which a shard lacks the records.
+
+    Attributes:
+      wanted: ids of those whose media were deleted or damaged: with media there is a record.
+      left_out: those that give none for now: without them, the shard is another one.
+    """
+
+    def __init__(self, wanted: Sequence[str], left_out: Sequence[LeftOut]):
+        said = []
+        if wanted:
+            said.append(f"the media of {len(wanted)} clips are gone or damaged, such as those of {wanted[0]!r}")
+        if left_out:
+            first = left_out[0]
+            words = f"{len(left_out)} clips are left out, such as {first.id!r} ({first.reason}: {first.detail})"
+            said.append(words)
+        super().__init__("; ".join(said))
+        self.wanted = wanted
+        self.left_out = left_out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +123,7 @@ class Builder:
           rows: its clips, each as `plan.with_digests` gives it.
 
         Raises:
-          LeftOutError: clips give no records for now; nothing was published.
+          LackingError: clips lack media, or give no records for now; nothing was published.
           WorkerTroubleError: this machine failed on a clip; likewise.
           OSError: likewise, on a file.
         """
@@ -119,7 +137,7 @@ class Builder:
         present = [row for row in rows if row["outcome"] == Outcome.OK]
         with old or contextlib.nullcontext():
             if wanted := [row["id"] for row in present if not self._is_held(row, old) and not self._has_media(row)]:
-                raise MediaWantedError(wanted)
+                raise LackingError(wanted, ())
             return self.rebuild(task.stem, present, old)
 
     def rebuild(self, stem: str, rows: list[dict], old: ShardFile | None, expected: Shard | None = None) -> Built:
@@ -135,21 +153,25 @@ class Builder:
         return Built(index=index, counts=counts)
 
     def _entries(self, rows: list[dict], old: ShardFile | None, counts: collections.Counter) -> Iterator[Entry]:
-        left_out = []
+        wanted: list[str] = []
+        left_out: list[LeftOut] = []
         for how, entry in self._in_order(rows, old):
+            if isinstance(entry, _Wanted):
+                wanted.append(entry.id)
+                continue
             if isinstance(entry, LeftOut):
                 left_out.append(entry)
                 self.on_clip(Outcome.TRANSIENT)
                 continue
             counts[how] += 1
             self.on_clip(Outcome.UNUSABLE if isinstance(entry.made, UnusableError) else Outcome.OK)
-            if not left_out:  # the shard is in vain, but tells of all such clips at once
+            if not (wanted or left_out):  # the shard is in vain, but tells of all such clips at once
                 yield entry
             del entry  # a record may be large
-        if left_out:
-            raise LeftOutError(left_out)
+        if wanted or left_out:
+            raise LackingError(wanted, left_out)
 
-    def _in_order(self, rows: list[dict], old: ShardFile | None) -> Iterator[tuple[str, Entry | LeftOut]]:
+    def _in_order(self, rows: list[dict], old: ShardFile | None) -> Iterator[tuple[str, _Came]]:
         """The rows' entries in order, `threads` in the making, in the memory that a process has for them."""
         room = memory.room(self.threads)
         with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
@@ -167,12 +189,15 @@ class Builder:
                     place.abandon()
                     future.cancel()
 
-    def _entry(self, row: dict, old: ShardFile | None, place: memory.Place) -> tuple[str, Entry | LeftOut]:
+    def _entry(self, row: dict, old: ShardFile | None, place: memory.Place) -> tuple[str, _Came]:
+        """How a clip came into the shard, and what stands there; or why it did not."""
         try:
             with place.use():
                 how, made = self._taken_over(row, old) or (DECODED, self._decoded(row))
         except attempts.PassingError as error:
             return "", LeftOut(id=row["id"], reason=error.reason, detail=str(error))
+        except _MediaWantedError:
+            return "", _Wanted(id=row["id"])
         return how, Entry(
             id=row["id"], labels=row["label_indices"], inputs=row["inputs"], content=row["content"], made=made
         )
@@ -206,16 +231,16 @@ class Builder:
 
     def _decoded(self, row: dict) -> Record | UnusableError:
         if not self._has_media(row):
-            raise MediaWantedError([row["id"]])
+            raise _MediaWantedError
         path = self._path(row)
         try:
             with storage.local_copy(path) as copy:
                 if row["media"] and not media.digest_of(copy)[0].startswith(row["digest"]):
-                    raise MediaWantedError([row["id"]])  # damaged since it was stored: fetched again
+                    raise _MediaWantedError  # damaged since it was stored: fetched again
                 return self._encoded(row, copy)
         except FileNotFoundError as error:
             if row["media"]:
-                raise MediaWantedError([row["id"]]) from error
+                raise _MediaWantedError from error
             raise WorkerTroubleError(f"{path} was there when the build began, and is not any more") from error
 
     def _encoded(self, row: dict, path: str) -> Record | UnusableError:
@@ -256,7 +281,7 @@ class Builder:
         )
 
 
-def _next(pending: collections.deque[tuple[memory.Place, concurrent.futures.Future]]) -> tuple[str, Entry | LeftOut]:
+def _next(pending: collections.deque[tuple[memory.Place, concurrent.futures.Future]]) -> tuple[str, _Came]:
     """What came of the clip whose turn it is."""
     place, future = pending.popleft()
     place.call()

@@ -25,6 +25,7 @@ class Status:
       num_removed: clips that are there, but not online when they were last asked for.
       num_missing: of these, clips whose media are not in the store any more.
       num_outdated: clips that older rules refused, and that the next build tries once more.
+      num_old_cuts: clips whose media older rules cut out of their sources, which may be wrong.
       num_left: clips that another run would try, besides those that are restricted.
       clips_per_second: of the newest run, or None.
       notes: about the annotations.
@@ -35,6 +36,7 @@ class Status:
     num_removed: int
     num_missing: int
     num_outdated: int
+    num_old_cuts: int
     num_left: int
     clips_per_second: float | None
     notes: tuple[str, ...]
@@ -48,8 +50,8 @@ class Status:
 def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...], *, media_root: str) -> Status:
     """The status of these clips by the ledger in ROOT; the notes say where the first file was looked for in vain."""
     found = known.of(valid, ledger.state(root))
-    there = known.is_there(found)
-    missing = pc.and_(pc.and_(there, known.is_remote(valid)), pc.invert(known.is_held(found, media.listing(root))))
+    there, store = known.is_there(found), media.listing(root)
+    missing = pc.and_(pc.and_(there, known.is_remote(valid)), pc.invert(known.is_held(found, store)))
     tried = pc.if_else(pc.equal(found["outcome"], ""), Outcome.NOT_TRIED.value, found["outcome"])
     outcome = pc.if_else(there, Outcome.OK.value, tried)
     names = ("split", "outcome", "reason")
@@ -76,6 +78,7 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...], *,
         num_missing=num_missing,
         num_removed=_count(pc.and_(there, pc.not_equal(found["outcome"], Outcome.OK.value))),
         num_outdated=_count(pc.or_(outdated, pc.and_(may_be_built, _is_refused(valid, root)))),
+        num_old_cuts=_count(known.is_old_cut(found, store)),
         num_left=sum(split[outcome] for split in splits.values() for outcome in _LEFT) + num_missing + _count(outdated),
         clips_per_second=rate(root),
         notes=(*notes, *_absent(valid, outcome, found, media_root)),

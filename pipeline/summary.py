@@ -87,6 +87,7 @@ def _status_json(status: Status) -> dict:
         "no_longer_online": status.num_removed,
         "media_missing": status.num_missing,
         "refused_by_older_rules": status.num_outdated,
+        "cut_by_older_rules": status.num_old_cuts,
         "left": status.num_left,
         "clips_per_second": status.clips_per_second,
         "seconds_left": status.seconds_left,
@@ -113,6 +114,11 @@ def _status_lines(status: Status) -> list[str]:
         lines.append(f"{status.num_missing} clips were fetched, but their media are not in the store any more")
     if status.num_outdated:
         lines.append(f"{status.num_outdated} clips refused by older rules will be tried again by the next build")
+    if status.num_old_cuts:
+        lines.append(
+            f"{status.num_old_cuts} clips have media that an older rule cut, which may be wrong: "
+            "mbt-data fetch --recut fetches them again"
+        )
     if status.num_left:
         time_left = "" if status.seconds_left is None else f", about {_duration(status.seconds_left)} at the last rate"
         lines.append(f"{status.num_left} clips left to try{time_left}")

@@ -163,10 +163,23 @@ class Work:
         Raises:
           IncompleteError: it was stopped.
         """
+        path, count = self._fetch_plan(table, own, anew=anew)
+        if count:
+            with self.job(count, "fetch") as shared, self.pipeline("fetch") as pipeline:
+                _ = pipeline | beam.Create([path]) | fetching.Fetch(shared)
+        if self.options.recut:
+            storage.delete(*(storage.join(self.root, name) for name in media.replaced(self.root)))
+        self._check_not_stopped(breaker.read(ledger.storms_of(self.root, self.run)))
+
+    def _fetch_plan(self, table: pa.Table, own: dict[str, tuple[str, bool]] | None, *, anew: bool) -> tuple[str, int]:
+        """Writes down what is left to fetch; the path, and how many rows."""
+        store = media.listing(self.root)
+        if self.options.recut:
+            store = {key: path for key, path in store.items() if not media.is_old_cut(path)}
         rows = known.to_fetch(
             table,
             ledger.state(self.root),
-            media.listing(self.root),
+            store,
             run=self.run,
             part=self._part,
             copies=own,
@@ -174,15 +187,10 @@ class Work:
             recheck=self._recheck(),
             anew=anew,
         )
-        if not len(rows):
-            return
         path = storage.join(self.folder, "fetch.parquet")
-        plan.write(rows, path)
-        count = len(rows)
-        del rows
-        with self.job(count, "fetch") as shared, self.pipeline("fetch") as pipeline:
-            _ = pipeline | beam.Create([path]) | fetching.Fetch(shared)
-        self._check_not_stopped(breaker.read(ledger.storms_of(self.root, self.run)))
+        if len(rows):
+            plan.write(rows, path)
+        return path, len(rows)
 
     def _check_not_stopped(self, stopped: dict[str, str]) -> None:
         """Ends a run that gave up everything, or a host; with --allow_loss `loss_guard` judges what else there is.

@@ -21,11 +21,7 @@ def merge(files: Sequence[str], ffmpeg: str) -> str:
     reading = ["-protocol_whitelist", "file", "-format_whitelist", DEMUXERS]
     inputs = [word for name in files for word in (*reading, "-i", f"file:{name}")]
     writing = ["-map", "0:v:0", "-map", "1:a:0", "-c", "copy", "-map_metadata", "-1", "-fflags", "+bitexact"]
-    done = run(ffmpeg, ["-v", "error", "-copyts", *inputs, *writing, "-f", "mp4", "file:merged.mp4"])
-    if done.returncode:
-        log = done.stderr.decode(errors="replace")
-        if "No space left" in log:
-            raise StopError("the disk is full: make room and run the same command again")
+    if run(ffmpeg, ["-v", "error", "-copyts", *inputs, *writing, "-f", "mp4", "file:merged.mp4"]).returncode:
         raise refused(Outcome.TRANSIENT, "not_media", "picture and sound cannot be put into one file", TWICE)
     return "merged.mp4"
 

@@ -25,7 +25,7 @@ import yt_dlp
 from yt_dlp.networking.exceptions import HTTPError
 from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
 
-from mbt.pipeline import youtube_check, youtube_ffmpeg, youtube_formats, youtube_range, youtube_secrets
+from mbt.pipeline import disk, youtube_check, youtube_ffmpeg, youtube_formats, youtube_range, youtube_secrets
 from mbt.pipeline.outcomes import TWICE, StopError, classify, retry_after
 from mbt.schemas.clip import Outcome
 
@@ -74,6 +74,7 @@ def answer(job: dict, tell: Callable[[int], None]) -> dict:
             return _download(job, cookies, listener, tell)
     except BaseException as error:
         try:
+            _check_room(job["folder"])
             failure = classify(error, [*listener.said, *youtube_ffmpeg.statuses(job["folder"])])
         except StopError as stop:
             return {"stop": hide(str(stop))}
@@ -81,6 +82,19 @@ def answer(job: dict, tell: Callable[[int], None]) -> dict:
         if failure.outcome not in (Outcome.BLOCKED, Outcome.TRANSIENT):
             waits = None
         return {"failure": asdict(replace(failure, detail=hide(failure.detail), retry_after_s=waits))}
+
+
+def _check_room(folder: str) -> None:
+    """Tells a disk that is full from what a server or a file did: yt-dlp and ffmpeg leave no more of it than words.
+
+    Raises:
+      StopError: it takes nothing.
+    """
+    try:
+        disk.check_room(folder)
+    except OSError as error:
+        if disk.is_trouble(error):
+            raise StopError(disk.said(error)) from error
 
 
 class _Listener:

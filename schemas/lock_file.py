@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 import uuid
+from collections.abc import Iterator
 
 from mbt.schemas.holder import Holder
 
@@ -30,6 +31,48 @@ def read(path: str) -> Holder | None:
         return content(file) if stat.S_ISREG(os.fstat(file).st_mode) else None
     finally:
         os.close(file)
+
+
+class TakenError(Exception):
+    """Another has a lock, or may have it.
+
+    Attributes:
+      holder: who; None where that is not known.
+    """
+
+    def __init__(self, holder: Holder | None):
+        super().__init__(f"held by {holder or 'an unknown process'}")
+        self.holder = holder
+
+
+@contextlib.contextmanager
+def held_by_name(path: str) -> Iterator[None]:
+    """Holds a lock for the block that is a file, there while it is held, for where the file system has no `flock`.
+
+    A killed process leaves its file, which the next one on its machine removes.
+
+    Raises:
+      TakenError: another has it.
+    """
+    file = _created(path)
+    try:
+        os.write(file, Holder.this_process(by_kernel=False).to_json())
+        yield
+    finally:
+        if is_at(file, path):
+            os.unlink(path)
+        os.close(file)
+
+
+def _created(path: str) -> int:
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        other = read(path)
+        if os.path.lexists(path) and (other is None or not other.is_dead()):
+            raise TakenError(other)
+        if other is not None:
+            bury(path, other)
 
 
 def bury(path: str, found: Holder | None) -> None:

@@ -13,6 +13,7 @@ from mbt.pipeline import probe
 from mbt.pipeline.cut import cut, is_same
 from mbt.pipeline.decode import Decoded
 from mbt.pipeline.passes import Span
+from mbt.pipeline.patience import TooSlowError
 
 SECOND = 1_000_000
 
@@ -52,6 +53,18 @@ def test_a_cut_of_a_plain_film_gives_the_very_same(film, cut_out):
     made, whole, part = cut_out(film("plain.mp4"), 9.6, 13.6)
     assert 7 * SECOND < made.zero_us <= 8.6 * SECOND
     assert (part.thumbnails == whole.thumbnails).all() and (part.pcm == whole.pcm).all()
+
+
+def test_a_cut_takes_no_longer_than_it_may(film, cut_out, ffmpeg_program, tmp_path):
+    path = str(film("plain.mp4"))
+    _, whole, _ = cut_out(path, 9.6, 13.6)
+    program = tmp_path / "ffmpeg"
+    spinning = 'case "$*" in *"-c copy"*) while :; do :; done;; esac'
+    program.write_text(f'#!/bin/sh\n{spinning}\nexec {ffmpeg_program} "$@"\n')
+    program.chmod(0o755)
+    span = Span(path=path, start_us=96 * SECOND // 10, duration_us=4 * SECOND)
+    with pytest.raises(TooSlowError, match=r"time limit, [12] s of CPU time"):
+        cut(span, whole, str(tmp_path / "slow.mp4"), str(program), time_limit_s=1)
 
 
 def test_a_cut_begins_further_back_where_a_seek_lands_behind_the_key_frame(film, cut_out):

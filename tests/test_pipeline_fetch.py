@@ -4,8 +4,10 @@ import collections
 import contextlib
 import json
 import os
+import re
 import shutil
 import struct
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -530,6 +532,64 @@ def test_media_damaged_in_the_store_are_fetched_again(server, clips, mbt_data, t
     assert len(server.requests) == 1 and damaged.read_bytes() == whole
 
 
+def test_many_media_damaged_in_one_shard_are_fetched_again_together(server, clips, mbt_data, tmp_path):
+    """And the counts are those of the whole command, though the other shard was there in the second round."""
+    films = list(server.files.values())
+    names = [f"clip{number}.mp4" for number in range(16)]
+    server.files |= {name: films[number % len(films)] for number, name in enumerate(names)}
+    clips(names)
+    assert mbt_data("build", *ours(tmp_path, "--num_shards=2")).returncode == 0
+    whole = {path: path.read_bytes() for path in (tmp_path / "out" / "media").rglob("*.mp4")}
+    (table,) = (tmp_path / "out" / "snapshots").glob("*/clips.parquet")
+    rows = pq.read_table(table, columns=["id", "shard"]).to_pylist()
+    shards = [[row["id"] for row in rows if row["shard"] == shard] for shard in range(2)]
+    damaged = max(shards, key=len)
+    assert len(damaged) >= 8 and min(shards)
+    for name in damaged:
+        path = store_path(tmp_path / "out", name)
+        path.write_bytes(path.read_bytes()[:-1])
+    shutil.rmtree(tmp_path / "out" / "shards")
+    server.requests.clear()
+    done = mbt_data("build", *ours(tmp_path, "--json"))
+    assert done.returncode == 0, done.stderr
+    built = json.loads(done.stdout)
+    assert built["splits"]["train"]["records"] == built["clips_decoded"] == 16 and built["shards_built"] == 2
+    assert sorted(server.requests) == sorted(damaged)
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / "media").rglob("*.mp4")} == whole
+
+
+def store_path(root: Path, clip: str) -> Path:
+    (path,) = [row["media"] for row in ledger.state(str(root)).to_pylist() if row["clip_id"] == clip]
+    return root / path
+
+
+def test_media_that_are_damaged_each_time_cost_no_other_clip(server, clips, mbt_data, tmp_path):
+    names = [f"{number}.mp4" for number in range(6)]
+    clips(names)
+    assert mbt_data("fetch", *ours(tmp_path)).returncode == 0
+    bad = store_path(tmp_path / "out", "0.mp4")
+    whole, done = bad.stat().st_size, threading.Event()
+
+    def damage() -> None:
+        while not done.wait(0.01):
+            with contextlib.suppress(FileNotFoundError):
+                if bad.stat().st_size == whole:
+                    os.truncate(bad, whole - 1)
+
+    damaging = threading.Thread(target=damage)
+    damaging.start()
+    try:
+        built = mbt_data("build", *ours(tmp_path, "--json"))
+    finally:
+        done.set()
+        damaging.join()
+    assert built.returncode == 0, built.stderr
+    train = json.loads(built.stdout)["splits"]["train"]
+    assert (train["records"], train["lost"]) == (5, {"transient/damaged": 1})
+    again = mbt_data("build", *ours(tmp_path, "--json"))
+    assert json.loads(again.stdout)["splits"]["train"]["records"] == 6
+
+
 def test_few_clips_that_are_all_refused_are_not_published(clips, mbt_data, tmp_path):
     clips(["429/0.mp4", "429/1.mp4", "429/2.mp4"])
     done = mbt_data("build", *ours(tmp_path))
@@ -569,6 +629,19 @@ def test_a_clip_that_cannot_be_probed_here_costs_no_other_of_its_source(server, 
     mbt_data("build", *ours(tmp_path, f"--ffmpeg={program}"))
     found = outcomes(tmp_path / "out")
     assert found == {"0.mp4": ("ok", ""), "late": ("transient", "probe_failed")}
+
+
+def test_the_limit_of_time_holds_for_probing_too(server, clips, mbt_data, tmp_path):
+    """What is said is the CPU time that the decoder took: the limit, and twice the length of the clip."""
+    clips(["0.mp4"])
+    program = tmp_path / "ffmpeg"
+    real = ffmpeg.executable()
+    program.write_text(f'#!/bin/sh\ncase "$*" in *spool*) while :; do :; done;; esac\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    mbt_data("build", *ours(tmp_path, f"--ffmpeg={program}", "--clip_time_limit=1"))
+    (found,) = ledger.state(str(tmp_path / "out")).to_pylist()
+    assert (found["outcome"], found["reason"]) == ("transient", "too_slow")
+    assert re.search(r"time limit, [34] s of CPU time", found["detail"])
 
 
 def test_devices_and_pipes_are_no_media(mbt_data, write_csv, tmp_path):

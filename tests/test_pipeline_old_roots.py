@@ -1,13 +1,14 @@
 """A dataset that a6ed681 made lives on: read, checked, mended, purged, and re-encoded from its own media."""
 
 import json
+import re
 import shutil
 
 import old_version
 import pyarrow.parquet as pq
 import pytest
 
-from mbt.pipeline import ledger, plan
+from mbt.pipeline import ledger, media, plan
 from mbt.pipeline.reasons import RULES
 from mbt.pipeline.shard import COPIED, DECODED, Builder
 from mbt.schemas import index as shard_index
@@ -87,6 +88,19 @@ def test_it_is_reencoded_without_one_request(run, old, web, mbt_data):
     assert all(anew[name] == file for name, file in new.items() if name.endswith(".tfrecord"))
 
 
+def test_a_plan_says_that_all_is_reencoded_for_as_long_as_that_is_so(run, old, web):
+    words = ("--sample=0", "--json")
+    planned = result(run("plan", *words))
+    assert planned["building"]["re-encoded"]["value"] == 11
+    assert planned["building"]["records_to_make"]["value"] == planned["losses"]["records"]["value"]
+    (said,) = [note for note in planned["notes"] if "another encoder" in note]
+    assert "11 clips are to be re-encoded, and 0 of them lack media" in said and len(said.splitlines()) == 1
+    result(run("build", "--json"))
+    planned = result(run("plan", *words))
+    assert "re-encoded" not in planned["building"] and not [note for note in planned["notes"] if "encoder" in note]
+    assert planned["building"]["records_to_make"]["value"] <= 1 and web.requests == []
+
+
 def test_both_snapshots_are_read_by_every_command(run, old, mbt_data):
     result(run("build", "--json"))
     output = f"--output={old}/root"
@@ -123,6 +137,32 @@ def test_what_older_rules_refused_is_tried_once_more(run, old, web):
     assert len(web.requests) == 2 and again["shards_built"] == 0
     state = {row["clip_id"]: row for row in ledger.state(str(old / "root")).to_pylist()}
     assert state["unusable"]["rule"] == RULES and state["gone"]["rule"] is None
+
+
+def test_what_an_older_rule_cut_is_counted_and_fetched_again_when_that_is_asked_for(run, old, web):
+    """Then its name says which rule cut it; where it does not come, the old cut stays."""
+    (cut,) = (old / "root" / "media").rglob("*-23591474.mp4")
+    asked = "1 clips have media that an older rule cut, which may be wrong: mbt-data fetch --recut"
+    assert result(run("status", "--json"))["cut_by_older_rules"] == 1 and asked in run("status").stdout
+    words = (f"--proxies={old}/proxies.txt", "--recut")
+    film = old / "films" / "long.mp4"
+    whole = film.read_bytes()
+    film.unlink()
+    status = result(run("fetch", "--json", *words))
+    assert web.requests == ["long.mp4"] and cut.exists()
+    assert status["cut_by_older_rules"] == 1 and status["media_missing"] == 0
+    film.write_bytes(whole)
+    done = run("build")
+    assert done.returncode == 0 and "1 have media that an older rule cut" in done.stderr
+    assert "mbt-data fetch --recut fetches them again" in done.stderr
+    result(run("fetch", "--json", *words))
+    assert web.requests == ["long.mp4"] * 2 and not cut.exists()
+    (anew,) = cut.parent.iterdir()
+    assert re.fullmatch(rf"{cut.name[:24]}-[0-9a-f]{{12}}-\d+r{media.CUT_RULE}\.mp4", anew.name)
+    assert result(run("status", "--json"))["cut_by_older_rules"] == 0
+    assert result(run("fetch", "--json", *words))["left"] == 0 and len(web.requests) == 2
+    built = result(run("build", "--json"))
+    assert built["splits"]["train"]["records"] == 7
 
 
 def test_a_refresh_does_it_when_it_is_told_to(run, old, web):

@@ -10,24 +10,59 @@ import pytest
 
 from mbt.pipeline.purge import pictures
 from mbt.schemas import tfrecord
+from mbt.train import lock
+from mbt.train.errors import UsageError
 
 HOLD = """
 import sys
+from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.purge import pictures
-with pictures.held([sys.argv[1]]):
-    print("held")
+try:
+    with pictures.held([sys.argv[1], sys.argv[1] + "/run"]):
+        print("held", flush=True)
+        sys.stdin.read()
+except RefusedError as error:
+    print(error)
 """
 
 
-@pytest.mark.skipif(bool(disk_faults.why_no_library()), reason=disk_faults.why_no_library() or "-")
-def test_a_file_system_without_flock_stops_no_purge(tmp_path, tmp_path_factory):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/lock").touch()
+@pytest.fixture
+def start(tmp_path, tmp_path_factory):
+    """start() is a process that holds the runs below `tmp_path`, where there is no `flock`, and what it said."""
     made = disk_faults.compiled(tmp_path_factory.mktemp("library"))
     env = os.environ | disk_faults.environment(made, tmp_path, "flock", errno.ENOLCK)
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.stdout == "held\n", done.stderr
+    started = []
+
+    def start() -> tuple[subprocess.Popen, str]:
+        command = [sys.executable, "-c", HOLD, str(tmp_path)]
+        started.append(subprocess.Popen(command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        return started[-1], started[-1].stdout.readline().strip()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(bool(disk_faults.why_no_library()), reason=disk_faults.why_no_library() or "-")
+def test_without_flock_a_file_keeps_trainings_out_of_a_purge(start, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "lock").touch()
+    first, said = start()
+    assert said == "held"
+    with pytest.raises(UsageError, match=f"process {first.pid} on "), lock.held(run):
+        pass
+    assert f"{run} is being written by a training run (process {first.pid} on " in start()[1]
+    first.kill()
+    first.wait()
+    assert (run / "lock.held").exists()  # of a dead process of this machine, which is in nobody's way
+    second, said = start()
+    assert said == "held"
+    second.communicate("")
+    assert os.listdir(run) == ["lock"]
+    with lock.held(run):
+        pass
 
 
 def test_the_folder_of_a_new_event_file_is_flushed(tmp_path, monkeypatch):

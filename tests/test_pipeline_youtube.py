@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import disk_faults
 import psutil
 import pytest
 from fake_youtube import ITAGS, Fault, Video
@@ -15,6 +16,7 @@ from youtube_downloads import ID, SECONDS, failure_of, frames
 
 from mbt.pipeline import youtube
 from mbt.pipeline.outcomes import StopError
+from mbt.schemas.clip import Outcome
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,26 @@ def test_two_files_are_joined_and_keep_their_times(youtube_files, youtube_of, do
     assert frames(ffmpeg_program, done.path) == [(time_us + late_us, digest) for time_us, digest in pictures]
     assert frames(ffmpeg_program, done.path, "a") == sounds
     assert download(fake).bytes == done.bytes
+
+
+def test_what_ffmpeg_says_of_a_disk_decides_nothing(youtube_files, youtube_of, download, ffmpeg_program, tmp_path):
+    fake = youtube_of({ID: Video(formats={itag: youtube_files[itag] for itag in (134, 140)}, seconds=SECONDS)})
+    program = tmp_path / "ffmpeg"
+    words = 'case "$*" in *merged.mp4*) echo "title: No space left on device" >&2; exit 1;; esac'
+    program.write_text(f'#!/bin/sh\n{words}\nexec {ffmpeg_program} "$@"\n')
+    program.chmod(0o755)
+    failure = failure_of(download, fake, ffmpeg=str(program))
+    assert (failure.outcome, failure.reason) == (Outcome.TRANSIENT, "not_media")
+
+
+@pytest.mark.skipif(bool(disk_faults.why_no_mounts()), reason=disk_faults.why_no_mounts() or "-")
+def test_a_disk_that_does_not_take_the_joined_file_stops_the_run(youtube_files, youtube_of, download, ffmpeg_program):
+    formats = {itag: youtube_files[itag] for itag in (134, 140)}
+    fake = youtube_of({ID: Video(formats=formats, seconds=SECONDS)})
+    room = sum(path.stat().st_size for path in formats.values()) + (48 << 10)
+    with disk_faults.small_disk(download.folder, f"size={room}"), pytest.raises(StopError, match="No space left on"):
+        download(fake)
+    assert fake.counts["media"] == 2
 
 
 def test_scripts_are_solved_by_deno(youtube_files, youtube_of, download):

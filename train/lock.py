@@ -55,25 +55,12 @@ def _locked(workdir: pathlib.Path, file: int) -> bool:
 @contextlib.contextmanager
 def _by_name(workdir: pathlib.Path) -> Iterator[None]:
     path = str(workdir / lock_file.WORKDIR_LOCK_BY_NAME)
-    file = _created(workdir, path)
-    try:
-        os.write(file, Holder.this_process(by_kernel=False).to_json())
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock_file.held_by_name(path))
+        except lock_file.TakenError as error:
+            raise _refused(workdir, error.holder, _advice(path)) from error
         yield
-    finally:
-        if lock_file.is_at(file, path):
-            os.unlink(path)
-        os.close(file)
-
-
-def _created(workdir: pathlib.Path, path: str) -> int:
-    while True:
-        with contextlib.suppress(FileExistsError):
-            return durable.opener(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
-        other = lock_file.read(path)
-        if os.path.lexists(path) and (other is None or not other.is_dead()):
-            raise _refused(workdir, other, _advice(path))
-        if other is not None:
-            lock_file.bury(path, other)
 
 
 def _advice(path: str) -> str:

@@ -38,6 +38,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pattern", required=True, help="how the files are named: a name from below, or a pattern")
     flags.add_output(parser)
     flags.add_dataset(parser)
+    flags.add_clip_time_limit(parser.add_argument)
     parser.add_argument("--take_over", action="store_true", help="from a writer that crashed")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, for machines")
 

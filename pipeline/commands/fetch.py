@@ -37,12 +37,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--part", type=flags.part, default=(1, 1), metavar="K/N", help="fetch one of N disjoint parts, several at once")
     add("--max_attempts", type=flags.positive, metavar="N", help="try at most N clips in this run")
+    add(
+        "--recut",
+        action="store_true",
+        help="also fetch again what an older version cut out of its source, which was wrong for some films; what does "
+        "not come again stays as it is",
+    )
+    flags.add_clip_time_limit(add)
     add("--json", action="store_true", help="print the summary as JSON, for machines")
 
 
 def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
     """Fetches; returns the exit status."""
-    options = flags.options(known, beam, part=known.part, max_attempts=known.max_attempts)
+    options = flags.options(known, beam, part=known.part, max_attempts=known.max_attempts, recut=known.recut)
     from mbt.pipeline import run, summary
 
     print(summary.of_status(run.fetch(options), as_json=options.json))

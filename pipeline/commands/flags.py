@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from mbt.pipeline import secret, storage
@@ -211,13 +212,18 @@ def add_build(parser: argparse.ArgumentParser) -> None:
         help="where another encoder made the records: make them again, and fetch anew what has no media any more",
     )
     add("--ffmpeg", metavar="PATH", help="another ffmpeg than the embedded one, local; another one is another encoder")
+    add_clip_time_limit(add)
+
+
+def add_clip_time_limit(add: Callable[..., Any]) -> None:
+    """How long a clip may be decoded: when its record is made, and when its media are probed and cut."""
     add(
         "--clip_time_limit",
         type=positive,
         default=120,
         metavar="SECONDS",
         help="CPU time for each pass over a clip, besides twice its own length; a clip that exceeds it, or three times "
-        "idles for as long, is left out of this snapshot, and tried again by the next run (default: %(default)s)",
+        "idles for as long, is left out for now, and tried again by the next run (default: %(default)s)",
     )
 
 
@@ -236,7 +242,6 @@ def build_options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any)
         num_shards=known.num_shards,
         snapshot=known.snapshot,
         ffmpeg=known.ffmpeg,
-        time_limit_s=float(known.clip_time_limit),
         keep_media=known.keep_media == "yes",
         reencode=known.reencode,
         allow_loss=known.allow_loss,
@@ -276,6 +281,7 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
         ),
         fetch=_fetch(known) if hasattr(known, "downloads") else FetchSettings(),
         take_over=getattr(known, "take_over", False),
+        time_limit_s=float(getattr(known, "clip_time_limit", Options.time_limit_s)),
         json=known.json,
         beam=beam,
         **more,

@@ -3,7 +3,8 @@
 import dataclasses
 import tempfile
 
-from mbt.pipeline import ffmpeg, proxies, runner
+from mbt.pipeline import dataset as datasets
+from mbt.pipeline import ffmpeg, proxies, reencoding, runner
 from mbt.pipeline.forecast import advice, counts, losses, measure, past, sheet
 from mbt.pipeline.forecast.rates import Measured
 from mbt.pipeline.options import Options
@@ -79,6 +80,8 @@ def of(clips: Clips, options: Options, *, within_s: float, sample: int) -> Forec
     found = counts.of(clips.valid, clips.invalid, options.root, options.num_shards)
     expected = losses.of(options.selection.dataset, found.tried)
     program = ffmpeg.executable(options.ffmpeg)
+    if again := _reencoded(clips, options, program):
+        found = dataclasses.replace(found, built=0, reencoded=again.num_clips)
     with tempfile.TemporaryDirectory(prefix="mbt-plan-") as folder:
         rates = measure.rates(clips.valid, options.root, program, sample=sample, threads=runner.cores(), folder=folder)
     rates = past.rates(rates, options.root)
@@ -86,8 +89,19 @@ def of(clips: Clips, options: Options, *, within_s: float, sample: int) -> Forec
     return Forecast(
         sections=sheet.sections(found, expected, rates, wishes),
         measured=rates.measured,
-        notes=(*clips.notes, *advice.of(found, expected, rates, wishes)),
+        notes=(*clips.notes, *([str(again)] if again else []), *advice.of(found, expected, rates, wishes)),
     )
+
+
+def _reencoded(clips: Clips, options: Options, program: str) -> reencoding.Survey | None:
+    """What a build would make again, for another encoder made it."""
+    existing = datasets.read(options.root)
+    if existing is None:
+        return None
+    now = datasets.encoding(options.ffmpeg, program)
+    if now.encoder == existing.encoder:  # on this machine or another, which has its own canary
+        now = dataclasses.replace(now, canary=existing.canary)
+    return reencoding.survey(options.root, clips.valid, existing, existing.made_by(now))
 
 
 def _wishes(options: Options, within_s: float) -> sheet.Wishes:

@@ -34,7 +34,8 @@ class Counts:
       left: clips to fetch.
       videos: their sources.
       youtube: of these, videos on YouTube.
-      built: records of the newest snapshot.
+      built: records of the newest snapshot, by the encoder of today.
+      reencoded: its clips, where another encoder made them.
     """
 
     splits: dict[str, int]
@@ -51,6 +52,7 @@ class Counts:
     videos: int
     youtube: int
     built: int
+    reencoded: int = 0
 
     @property
     def clips(self) -> int:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from mbt.pipeline import canary, ffmpeg, known, ledger, media, plan, storage
 from mbt.pipeline.forecast.rates import Measured, Rates, default
-from mbt.pipeline.shard import Builder, LeftOutError
+from mbt.pipeline.shard import Builder, LackingError
 from mbt.schemas.clip import MICROSECONDS
 from mbt.schemas.index import Index
 
@@ -155,8 +155,8 @@ def _made(rows: list[dict], pixels: str, program: str, threads: int, folder: str
         stem = f"sample-{pixels.replace(' ', '-')}"
         try:
             built = builder.rebuild(stem, digested, None)
-        except LeftOutError as error:
-            left_out = {clip.id for clip in error.clips}
+        except LackingError as error:
+            left_out = {clip.id for clip in error.left_out}
             built = builder.rebuild(stem, [row for row in digested if row["id"] not in left_out], None)
         indices.append(built.index)
 

@@ -197,6 +197,8 @@ def _arriving(counts: Counts, rates: Rates, wishes: Wishes) -> float:
 def _building(counts: Counts, rates: Rates, wishes: Wishes, records: float) -> Iterator[Line]:
     mean_s, shards = _mean_s(counts), sum(counts.shards.values())
     new = max(0.0, records - counts.built)
+    if counts.reencoded:
+        yield Line("re-encoded", counts.reencoded, source="another encoder made the newest snapshot")
     yield Line("records to make", new, "", f"records - {counts.built:,} built", "the newest snapshot")
     cpu_s = new * mean_s * rates.cpu_s + counts.clips * defaults.ROW_CPU_S + rates.start_cpu_s
     formula = (

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from mbt.pipeline import durable, storage
 from mbt.pipeline.errors import RefusedError
 from mbt.schemas import lock_file, tfrecord
+from mbt.schemas.holder import Holder
 
 _PICTURE = b"\x89PNG\r\n\x1a\n"
 _EVENTS = "tfevents"
@@ -32,46 +33,67 @@ def files(workdirs: Sequence[str]) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def held(workdirs: Sequence[str]) -> Iterator[None]:
-    """Holds the training runs below these folders.
+    """Holds the training runs below these folders, so that none begins meanwhile either.
 
     Raises:
       RefusedError: one of them is being written.
     """
     with contextlib.ExitStack() as stack:
-        for workdir in workdirs:
-            for base, _, names in os.walk(workdir):
-                if lock_file.WORKDIR_LOCK in names:
-                    path = os.path.join(base, lock_file.WORKDIR_LOCK)
-                    # For writing: a network file system may lock nothing else.
-                    _lock(stack.enter_context(open(path, "r+b", opener=_not_through_links)).fileno(), base)
-                if lock_file.WORKDIR_LOCK_BY_NAME in names:
-                    _refuse_held(os.path.join(base, lock_file.WORKDIR_LOCK_BY_NAME))
+        for folder in _runs(workdirs):
+            path = os.path.join(folder, lock_file.WORKDIR_LOCK_BY_NAME)
+            if _locked(folder, stack):
+                _refuse_held(path)
+                continue
+            try:
+                stack.enter_context(lock_file.held_by_name(path))
+            except lock_file.TakenError as error:
+                raise _refused(path, error.holder) from error
         yield
 
 
-def _not_through_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _runs(workdirs: Sequence[str]) -> list[str]:
+    """The folders of training runs below these, each once."""
+    names = {lock_file.WORKDIR_LOCK, lock_file.WORKDIR_LOCK_BY_NAME}
+    found = [base for workdir in workdirs for base, _, inner in os.walk(workdir) if names & set(inner)]
+    return sorted({os.path.realpath(base) for base in found})
 
 
-def _lock(file: int, workdir: str) -> None:
+def _locked(folder: str, stack: contextlib.ExitStack) -> bool:
+    """Whether the kernel has locked a run's folder for the stack's time; False where it cannot.
+
+    Raises:
+      RefusedError: it has for another process.
+    """
+    path = os.path.join(folder, lock_file.WORKDIR_LOCK)
     try:
+        # For writing: a network file system may lock nothing else.
+        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        stack.callback(os.close, file)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
     except BlockingIOError as error:
-        raise RefusedError(f"{workdir} is being written by a training run: stop it first") from error
+        raise RefusedError(f"{folder} is being written by a training run: stop it first") from error
     except OSError as error:
         if error.errno not in lock_file.NO_FLOCK:
-            raise  # else the run's lock is the file that it makes beside this one
+            raise
+        return False
+    return True
 
 
 def _refuse_held(path: str) -> None:
     """Refuses where a run holds its folder by a file; one that says nothing of its holder may be any run's."""
     holder = lock_file.read(path)
     if os.path.lexists(path) and (holder is None or not holder.is_dead()):
-        who = holder or "an unknown process"
-        raise RefusedError(
-            f"{os.path.dirname(path)} is being written by a training run ({who}): stop it first; if it is dead, "
-            f"remove {path}"
-        )
+        raise _refused(path, holder)
+
+
+def _refused(path: str, holder: Holder | None) -> RefusedError:
+    who = holder or "an unknown process"
+    return RefusedError(
+        f"{os.path.dirname(path)} is being written by a training run ({who}): stop it first; if it is dead, "
+        f"remove {path}"
+    )
 
 
 def remove(paths: Sequence[str]) -> None:
