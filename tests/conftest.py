@@ -30,8 +30,12 @@ settings.register_profile("patient", settings(), deadline=None, suppress_health_
 settings.load_profile("patient")
 
 
-# Their longest test takes a quarter of a minute or more of a processor.
+# Their longest test takes a quarter of a minute or more of a processor; the first of them minutes.
 LONG = (
+    "test_demo_run.py",
+    "test_campaigns_disks.py",
+    "test_pipeline_composed_films.py",
+    "test_pipeline_two_million.py",
     "test_pipeline_build.py",
     "test_train_resume.py",
     "test_train_lost_host.py",

@@ -15,8 +15,6 @@ from botocore.exceptions import EndpointConnectionError
 from mbt.pipeline import job_server, runner
 from mbt.pipeline.errors import IncompleteError
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture
 def free() -> str:
@@ -127,7 +125,8 @@ def test_a_port_that_is_none_is_named(port):
     assert f"--flink_master=localhost:{port}: nothing answers there" in said
 
 
-def test_a_server_that_is_no_job_server_is_named(listening):
+def test_a_server_that_is_no_job_server_is_named(listening, monkeypatch):
+    monkeypatch.setattr(job_server, "_ANSWER_S", 1.0)
     said = refusal("--runner=FlinkRunner", f"--job_endpoint={listening}", "--unheard_of=1")
     assert said == f"{listening}: no job server answers there; does it know --unheard_of=1?"
 
