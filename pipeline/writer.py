@@ -107,6 +107,8 @@ def hold(root: str, part: Part = WHOLE, *, take_over: bool = False) -> Iterator[
     _HELD.add(lock)
     try:
         _take(lock, root, part, take_over)
+        # What a killed command gave its name to, and did not come to flush, is what this one goes on from.
+        storage.flush_names(root)
         yield
     finally:
         _HELD.discard(lock)
