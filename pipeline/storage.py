@@ -242,7 +242,7 @@ def flush_folder(folder: str) -> None:
 
 
 def flush_names(folder: str) -> None:
-    """Makes sure of the same for all that is below a folder, and for the folder itself."""
+    """Makes sure of the same for all that is below a folder."""
     if is_local(folder):
         durable.flush_names(folder)
 

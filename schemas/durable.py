@@ -44,10 +44,9 @@ def flush_folders_of(paths: Iterable[Path]) -> None:
 
 
 def flush_names(folder: Path) -> None:
-    """Puts all names in a folder, and in those below it, on the disk, and then its own; a link leads nowhere."""
+    """Puts all names in a folder, and in those below it, on the disk; a link leads nowhere."""
     for base, _, _ in os.walk(folder, topdown=False):
         flush_folder(base)
-    flush_folders_of([folder])
 
 
 def flush_tree(folder: Path) -> None:
