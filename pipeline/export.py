@@ -18,6 +18,7 @@ import google_crc32c
 
 from mbt.pipeline import catalogue, storage
 from mbt.pipeline.catalogue import CatalogueError
+from mbt.schemas import durable
 from mbt.schemas.manifest import Manifest, Shard
 
 CONFIG_FILE = "dataset_configs.json"
@@ -171,7 +172,7 @@ def _place(options: Options, source: str, target: str, shard: Shard) -> None:
     if options.link == "copy":
         _copy(source, target, shard)
         return
-    os.makedirs(options.folder, exist_ok=True)
+    durable.make_folder(options.folder)
     try:
         (os.link if options.link == "hard" else os.symlink)(source, target)
     except OSError as error:

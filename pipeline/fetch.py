@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import re
-import shutil
 import stat
 import tempfile
 import threading
@@ -348,7 +347,7 @@ class Fetcher:
                 return Fetched(outcome=Outcome.INVALID, reason=tombstones.PURGED, detail=detail, tools=arrived.tools)
             is_passing = self._holds_purged(path, purged, start_us)
             # Media that hold what was purged are there for a build of this run, and go with its temporary files.
-            self._store(path, self.work if is_passing else self.root, name, keep=path == arrived.path and several)
+            media.store(self.work if is_passing else self.root, name, path, keep=path == arrived.path and several)
         except UnusableError as error:
             if not arrived.is_whole:
                 return Fetched(outcome=Outcome.TRANSIENT, reason="cut_short", detail=f"not known to be whole: {error}")
@@ -393,20 +392,6 @@ class Fetcher:
 
     def _probe(self, path: str, start_us: int, end_us: int) -> probe.Probed:
         return attempts.tried(lambda: probe.probe(path, max(0, start_us), end_us, self.program, self.time_limit_s))
-
-    def _store(self, path: str, root: str, name: str, *, keep: bool) -> None:
-        final = storage.join(root, name)
-        if storage.exists(final):
-            return
-        if keep:  # the next clip of this source is in the same file
-            duplicate = f"{path}.{uuid.uuid4().hex}"
-            try:
-                os.link(path, duplicate)
-            except OSError:  # a file system without links
-                with disk.naming(duplicate):
-                    shutil.copyfile(path, duplicate)
-            path = duplicate
-        storage.upload(path, final)
 
     @contextlib.contextmanager
     def _spool(self) -> Iterator[str]:

@@ -13,8 +13,7 @@ import logging
 import os
 import stat
 
-from mbt.pipeline import durable
-from mbt.schemas import lock_file
+from mbt.schemas import durable, lock_file
 from mbt.schemas.holder import Holder
 
 _TRIES = 1000  # to open a file in a folder that others make and remove
@@ -81,7 +80,7 @@ class FileLock:
     def _open(self) -> tuple[int, bool]:
         folder = os.path.dirname(self._path)
         self._made_folder = not os.path.isdir(folder)
-        os.makedirs(folder, exist_ok=True)
+        durable.make_folder(folder)
         with contextlib.suppress(FileExistsError):
             return _open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL), True
         return _open(self._path, os.O_RDWR | os.O_APPEND), False

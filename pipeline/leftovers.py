@@ -8,9 +8,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from mbt.pipeline import scratch
+from mbt.schemas import durable
 
 # Kinds that may hold media, or pictures of them.
 KINDS = ("jpegs", "media", "predict", "spool")
@@ -33,14 +34,15 @@ def find() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(sorted(left)), tuple(sorted([*used, *scratch.others()]))
 
 
-def delete(paths: Iterable[str]) -> None:
-    """Deletes files and folders."""
+def delete(paths: Sequence[str]) -> None:
+    """Deletes files and folders, for good."""
     for path in paths:
         if os.path.isdir(path):
             shutil.rmtree(path, ignore_errors=True)
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+    durable.flush_folders_of(paths)
 
 
 def _ours(folder: str) -> Iterator[tuple[str, str, float]]:

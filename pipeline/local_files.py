@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from mbt.pipeline import disk, durable
-from mbt.schemas import regular
+from mbt.pipeline import disk
+from mbt.schemas import durable, regular
 
 PART = ".part"  # ends the name of a file that is being written
 
@@ -70,9 +70,7 @@ def create(path: str) -> BinaryIO:
 def write(path: str, data: bytes) -> None:
     """Writes a whole file, so that no reader ever sees a part of it."""
     durable.make_folder(os.path.dirname(path))
-    with _attempt(path) as attempt, durable.Flushed(attempt) as file:
-        file.write(data)
-    durable.flush_folders_of([path])
+    durable.write(path, data, _attempt(path))
 
 
 def upload(local_path: str, path: str) -> None:
@@ -89,7 +87,6 @@ def upload(local_path: str, path: str) -> None:
         if error.errno != errno.EXDEV:  # another file system, from which no file can be renamed
             raise
         _copy(local_path, path)
-        durable.flush_folders_of([path])
         os.unlink(local_path)
         return
     durable.flush_folders_of([path])
@@ -97,7 +94,7 @@ def upload(local_path: str, path: str) -> None:
 
 def _copy(local_path: str, path: str) -> None:
     """A file from another file system."""
-    with _attempt(path) as attempt:
+    with durable.replacing(path, _attempt(path)) as attempt:
         with disk.naming(attempt):
             shutil.copyfile(local_path, attempt)
         disk.check_size(attempt, os.path.getsize(local_path))
@@ -116,16 +113,9 @@ def move(path: str, new_path: str) -> None:
     durable.flush_folders_of([new_path])
 
 
-@contextlib.contextmanager
-def _attempt(final: str) -> Iterator[str]:
-    """A name beside `final`, for a file that gets that name when the block ends well."""
-    attempt = f"{final}.{uuid.uuid4().hex}{PART}"
-    try:
-        yield attempt
-        os.replace(attempt, final)
-    except BaseException:
-        delete(attempt)
-        raise
+def _attempt(final: str) -> str:
+    """A name beside `final`, for a file that is to get that name."""
+    return f"{final}.{uuid.uuid4().hex}{PART}"
 
 
 def delete(path: str) -> None:

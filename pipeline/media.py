@@ -10,9 +10,11 @@ such time, and nothing was sought for it: it counts as whole.
 import hashlib
 import os
 import re
+import shutil
+import uuid
 from collections.abc import Iterator
 
-from mbt.pipeline import storage
+from mbt.pipeline import disk, storage
 
 FOLDER = "media"
 CUT_RULE = 2  # version of the rule by which parts are cut out of sources
@@ -78,6 +80,25 @@ def digest_of(path: str) -> tuple[str, int]:
             digest.update(chunk)
             size += len(chunk)
     return digest.hexdigest(), size
+
+
+def store(root: str, name: str, path: str, *, keep: bool) -> None:
+    """Puts a local file into the store; `keep` leaves it where it is too, for the next clip that is in it."""
+    final = storage.join(root, name)
+    if storage.exists(final):  # of a worker that may have been killed before it made sure that it stays
+        storage.flush_folder(os.path.dirname(final))
+        return
+    storage.upload(_duplicate(path) if keep else path, final)
+
+
+def _duplicate(path: str) -> str:
+    duplicate = f"{path}.{uuid.uuid4().hex}"
+    try:
+        os.link(path, duplicate)
+    except OSError:  # a file system without links
+        with disk.naming(duplicate):
+            shutil.copyfile(path, duplicate)
+    return duplicate
 
 
 def is_whole(path: str, digest: str) -> bool:

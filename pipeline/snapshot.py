@@ -142,9 +142,10 @@ def publish(
         clips_sha256=hashlib.sha256(clips).hexdigest(),
         encoding=len(dataset.former),
     )
+    # A worker that was killed may have given shards their names and not flushed these; the next found them there.
+    storage.flush_folder(storage.join(root, SHARDS))
     if parent is not None and _same(parent, manifest):
         return parent, False
-    storage.flush_folder(storage.join(root, SHARDS))  # those that a killed run left were not reported yet
     folder = storage.join(root, FOLDER, manifest.snapshot)
     if storage.exists(storage.join(folder, MANIFEST_FILE)):
         raise DatasetError(f"--snapshot={manifest.snapshot}: there is one of that name, and they never change")

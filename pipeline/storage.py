@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
-from mbt.pipeline import durable, leftovers, local_files
+from mbt.pipeline import leftovers, local_files
+from mbt.schemas import durable
 
 PART = local_files.PART
 _AT_ONCE = 16  # requests to a store
@@ -224,20 +225,26 @@ def delete(*paths: str) -> None:
     def one(path: str) -> None:
         _store(path).delete(path)
 
-    if all(map(is_local, paths)):
-        for path in paths:
-            one(path)
-        durable.flush_folders_of(paths)
-        return
+    local = [path for path in paths if is_local(path)]
+    for path in local:
+        one(path)
+    durable.flush_folders_of(local)
+    others = [path for path in paths if not is_local(path)]
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        for first in range(0, len(paths), _WAITING):  # there may be millions
-            list(pool.map(one, paths[first : first + _WAITING]))
+        for first in range(0, len(others), _WAITING):  # there may be millions
+            list(pool.map(one, others[first : first + _WAITING]))
 
 
 def flush_folder(folder: str) -> None:
     """Makes sure that the files that are in a folder stay in it; those of a process that was killed may not."""
     if is_local(folder):
         durable.flush_folder(folder)
+
+
+def flush_names(folder: str) -> None:
+    """Makes sure of the same for all that is below a folder."""
+    if is_local(folder):
+        durable.flush_names(folder)
 
 
 @dataclasses.dataclass(frozen=True)

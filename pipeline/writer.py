@@ -17,6 +17,7 @@ from mbt.schemas import lock_file
 _NAME = re.compile(r"\.writer(?:-(\d+)-of-(\d+))?")
 _LEFT = re.compile(rf"{_NAME.pattern}\.[0-9a-f]+{re.escape(lock_file.GRAVE)}")
 _FOLDERS = ("media", "ledger", "shards", "snapshots", "tmp", "purge")  # of ROOT
+_DEEP = ("ledger", "snapshots")  # and of these the folders in them
 _LET_GO_S = 5
 
 
@@ -107,10 +108,24 @@ def hold(root: str, part: Part = WHOLE, *, take_over: bool = False) -> Iterator[
     _HELD.add(lock)
     try:
         _take(lock, root, part, take_over)
+        _settle(root)
         yield
     finally:
         _HELD.discard(lock)
         lock.release()
+
+
+def _settle(root: str) -> None:
+    """Puts names on the disk that a killed command gave and did not come to flush: this one goes on from them.
+
+    Not those of media, of which there may be millions in hundreds of folders: what the ledger has no word on is
+    flushed when it is taken over.
+    """
+    for name in _FOLDERS:
+        settle = storage.flush_names if name in _DEEP else storage.flush_folder
+        settle(storage.join(root, name))
+    storage.flush_folder(root)
+    storage.flush_folder(os.path.dirname(root))
 
 
 def _check_links(root: str) -> None:

@@ -393,3 +393,27 @@ def download(ffmpeg_program, tmp_path):
 
     run.folder = folder
     return run
+
+
+@pytest.fixture
+def disk_calls(monkeypatch, tmp_path):
+    """What is flushed, renamed and deleted, in order, by name."""
+    del tmp_path  # is made before
+    seen = []
+    fsync, replace, unlink = os.fsync, os.replace, os.unlink
+
+    def flushed(file):
+        seen.append(("flush", os.path.basename(os.readlink(f"/proc/self/fd/{file}"))))
+        fsync(file)
+
+    def renamed(old, new):
+        seen.append(("rename", os.path.basename(new)))
+        replace(old, new)
+
+    def unlinked(path):
+        seen.append(("delete", os.path.basename(path)))
+        unlink(path)
+
+    for name, call in (("fsync", flushed), ("replace", renamed), ("unlink", unlinked)):
+        monkeypatch.setattr(os, name, call)
+    return seen

@@ -8,7 +8,8 @@ from pathlib import Path
 import disk_faults
 import pytest
 
-from mbt.pipeline import storage
+from mbt.pipeline import storage, writer
+from mbt.schemas import durable
 
 sys.path.insert(0, str(Path(__file__).parent / "campaigns"))
 import power_cut
@@ -39,3 +40,18 @@ def test_a_cut_takes_what_was_not_flushed_and_nothing_else(monkeypatch, tmp_path
         assert (tmp_path / "copy" / "a" / "flushed").read_bytes() == b"x" * 9000
         lost = tmp_path / "copy" / "b" / "not flushed"
         assert not lost.exists() or not lost.read_bytes()
+
+
+@pytest.mark.skipif(bool(disk_faults.why_no_mounts() or power_cut.why_not()), reason="needs loop devices and root")
+def test_a_cut_takes_nothing_that_the_next_command_found(monkeypatch, tmp_path):
+    """Of a command that was killed between the rename of a file and the flushing of its folder."""
+    with power_cut.disk(tmp_path / "live") as disk:
+        root = disk.folder / "new" / "root"
+        with monkeypatch.context() as killed:
+            killed.setattr(durable, "flush_folders_of", lambda paths: None)
+            killed.setattr(durable, "flush_folder", lambda folder: None)
+            storage.write(str(root / "shards" / "shard"), b"x" * 9000)
+        with writer.hold(str(root)):
+            disk.cut(tmp_path / "copy.img")
+    with power_cut.mounted(tmp_path / "copy.img", tmp_path / "copy"):
+        assert (tmp_path / "copy" / "new" / "root" / "shards" / "shard").read_bytes() == b"x" * 9000

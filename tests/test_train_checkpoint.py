@@ -73,6 +73,12 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     assert steps(tmp_path) == {6, 13, 14}
 
 
+def test_a_checkpoint_is_on_the_disk_and_so_are_the_folders_above(tmp_path, disk_calls):
+    with opened(tmp_path / "run", writes=True) as checkpoints:
+        checkpoints.save(make_state(1))
+    assert [name for call, name in disk_calls if call == "flush"][-3:] == ["1", "checkpoints", "run"]
+
+
 def test_without_a_score_the_last_two_are_kept(tmp_path):
     with opened(tmp_path, writes=True) as checkpoints:
         for step in range(1, 5):

@@ -4,14 +4,13 @@ import errno
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import disk_faults
 import pytest
 
-from mbt.schemas import lock_file
+from mbt.schemas import durable, lock_file
 from mbt.schemas.holder import Holder
-from mbt.train import durable, lock
+from mbt.train import lock
 from mbt.train.errors import UsageError
 
 HOLD = """
@@ -106,21 +105,6 @@ def test_links_are_refused_and_their_targets_left_alone(tmp_path):
     with pytest.raises(OSError, match="is a symbolic link"):
         durable.appended(tmp_path / "metrics.jsonl")
     assert (tmp_path / "mine").read_text() == "mine"
-
-
-def test_a_tree_is_flushed_from_its_files_up(tmp_path, monkeypatch):
-    seen: list[Path] = []
-    (tmp_path / "5" / "state").mkdir(parents=True)
-    (tmp_path / "5" / "state" / "array").write_bytes(b"x")
-    fsync = os.fsync
-
-    def flushed(file: int) -> None:
-        seen.append(Path(os.readlink(f"/proc/self/fd/{file}")).relative_to(tmp_path))
-        fsync(file)
-
-    monkeypatch.setattr(os, "fsync", flushed)
-    durable.flush_tree(tmp_path / "5")
-    assert seen == [Path("5/state/array"), Path("5/state"), Path("5"), Path()]
 
 
 def test_a_held_folder_says_so_as_other_mistakes_do(tmp_path):

@@ -58,6 +58,14 @@ def test_a_file_of_later_steps_alone_is_deleted(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir()) == []
 
 
+def test_what_is_left_of_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, disk_calls):
+    write(tmp_path, 0, 15)
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    disk_calls.clear()
+    events.truncate(tmp_path / "tensorboard", 10)
+    assert disk_calls == [("flush", "kept.tmp"), ("rename", path.name), ("flush", "tensorboard")]
+
+
 @pytest.mark.parametrize(("wait", "bound"), [(0.0, "compute"), (1.0, "input")])
 def test_it_says_once_what_bounds_the_run(tmp_path, capsys, wait, bound):
     write(tmp_path, 0, 12, wait=wait)

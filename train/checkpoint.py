@@ -12,7 +12,8 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policy
 
-from mbt.train import distributed, durable
+from mbt.schemas import durable
+from mbt.train import distributed
 from mbt.train.errors import RunError, UsageError
 from mbt.train.step import State, state_shapes
 
@@ -134,6 +135,7 @@ class Checkpoints:
         step = self.latest()
         if step is not None and step != self._settled:
             durable.flush_tree(self._folder / str(step))
+            durable.flush_folders_of([self._folder])  # which Orbax made
             self._settled = step
 
     def _check_form(self, step: int, like: State) -> None:

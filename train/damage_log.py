@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 
-from mbt.train import durable
+from mbt.schemas import durable
 from mbt.train.reader import Reader
 
 BAD_RECORDS_FILE = "bad_records.jsonl"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
+from mbt.schemas import durable
 from mbt.schemas.manifest import Manifest
 from mbt.train import class_report, preflight, scores
 from mbt.train import clips as clips_lib
@@ -98,7 +99,7 @@ def _told(workdir: pathlib.Path, file_name: str, result: dict, report: class_rep
     if report.left_out:
         print(_left_out(report, result["split"]), file=sys.stderr)
     folder = workdir / EVALUATIONS_FOLDER
-    folder.mkdir(exist_ok=True)
+    durable.make_folder(folder)
     class_report.write(folder / f"{file_name}.csv", report)
     workdir_lib.write_json(folder / f"{file_name}.json", result)
     return result

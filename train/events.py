@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tensorboard.compat.proto.event_pb2 import Event
 
-from mbt.schemas import tfrecord
+from mbt.schemas import durable, tfrecord
 
 
 def truncate(folder: pathlib.Path, step: int) -> None:
@@ -13,9 +13,8 @@ def truncate(folder: pathlib.Path, step: int) -> None:
     for path in sorted(folder.glob("*tfevents*")):
         kept = [record for record in _whole_records(path) if Event.FromString(record).step <= step]
         if any(Event.FromString(record).HasField("summary") for record in kept):
-            temporary = folder / "kept.tmp"  # a name that TensorBoard does not read
-            temporary.write_bytes(b"".join(_framed(record) for record in kept))
-            temporary.replace(path)
+            # Until it is whole under a name that TensorBoard does not read.
+            durable.write(path, b"".join(_framed(record) for record in kept), folder / "kept.tmp")
         else:
             path.unlink()
 

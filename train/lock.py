@@ -6,9 +6,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from mbt.schemas import lock_file
+from mbt.schemas import durable, lock_file
 from mbt.schemas.holder import Holder
-from mbt.train import durable
 from mbt.train.errors import UsageError
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from mbt.train import durable, events
+from mbt.schemas import durable
+from mbt.train import events
 from mbt.train.errors import RunError
 
 METRICS_FILE = "metrics.jsonl"

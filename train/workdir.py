@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from mbt.train import durable, lock
+from mbt.schemas import durable
+from mbt.train import lock
 from mbt.train.config import differences, from_json, to_json
 from mbt.train.errors import UsageError
 
@@ -109,7 +110,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
+            durable.make_folder(workdir)
             stack.enter_context(lock.held(workdir))
         except OSError as error:
             raise _unwritable(workdir, error) from error

@@ -7,9 +7,9 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 
-from mbt.pipeline import durable, storage
+from mbt.pipeline import storage
 from mbt.pipeline.errors import RefusedError
-from mbt.schemas import lock_file, tfrecord
+from mbt.schemas import durable, lock_file, tfrecord
 from mbt.schemas.holder import Holder
 
 _PICTURE = b"\x89PNG\r\n\x1a\n"
