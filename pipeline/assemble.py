@@ -237,8 +237,23 @@ class Assembly:
             clips=made.clips,
             seconds=0.0,
             clips_path=storage.join(self._root, snapshot.FOLDER, manifest.snapshot, snapshot.CLIPS_FILE),
-            notes=clips.notes,
+            notes=(*clips.notes, *self._unanswered(clips.valid)),
         )
+
+    def _unanswered(self, valid: pa.Table) -> list[str]:
+        """What is said of clips that were there and were asked for again in vain."""
+        found = known.of(valid, ledger.state(self._root))
+        now = pc.fill_null(pc.equal(found["run"], self._work.run), False)
+        asked = pc.and_(now, known.is_there(found))
+        silent = pc.and_(now, known.is_unanswered(found))
+        if not pc.any(silent).as_py():
+            return []
+        clip, word = valid.filter(silent)["id"][0].as_py(), found.filter(silent).slice(0, 1).to_pylist()[0]
+        share = f"{pc.sum(silent).as_py()} of {pc.sum(asked).as_py()}"
+        return [
+            f"{share} clips that were asked for again gave no answer, such as {clip!r} ({word['outcome']}, "
+            f"{word['reason']}): they stay as they were, and nothing new is known of them"
+        ]
 
     def _check_records(self, table: pa.Table, tasks: list[plan.Task]) -> None:
         """Refuses to publish nothing: no clip can be used.

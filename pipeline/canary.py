@@ -37,8 +37,18 @@ def encoded(program: str) -> bytes:
 
 @functools.cache
 def digest(program: str) -> str:
-    """SHA-256 of the canary's record as this machine makes it."""
-    return hashlib.sha256(encoded(program)).hexdigest()
+    """SHA-256 of the canary's record as this machine makes it.
+
+    Raises:
+      CanaryError: this ffmpeg makes none.
+    """
+    try:
+        return hashlib.sha256(encoded(program)).hexdigest()
+    except decode.UnusableError as error:
+        raise CanaryError(
+            f"{program} cannot make records ({error}): take a newer one (7.0 is known to do, 4.2 not to), or leave "
+            "--ffmpeg out, for the embedded one"
+        ) from error
 
 
 def check(program: str, expected: str) -> None:

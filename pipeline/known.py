@@ -23,6 +23,7 @@ _ASKED = ["id", "source", "start_us", "end_us"]
 _ROWS_AT_A_TIME = 1024
 _NO_RULE = pa.scalar(None, pa.int32())
 _REMOVED = [Outcome.GONE.value, Outcome.RESTRICTED.value]
+_PASSING = [Outcome.BLOCKED.value, Outcome.TRANSIENT.value]  # these say nothing of a source
 _CARRIED = ["outcome", "signature", "digest", "media", "media_start_us"]
 _TEXTS = ["outcome", "reason", "detail", "media", "digest", "signature"]
 
@@ -69,6 +70,16 @@ def is_there(known: pa.Table, *, drop_removed: bool = False) -> pa.ChunkedArray:
     if not drop_removed:
         return fetched
     return pc.and_(fetched, pc.invert(pc.is_in(known["outcome"], value_set=pa.array(_REMOVED))))
+
+
+def is_removed(known: pa.Table) -> pa.ChunkedArray:
+    """Which clips were fetched, and were not online when they were last asked for."""
+    return pc.and_(is_there(known), pc.is_in(known["outcome"], value_set=pa.array(_REMOVED)))
+
+
+def is_unanswered(known: pa.Table) -> pa.ChunkedArray:
+    """Which clips were fetched, and nobody could be reached when they were last asked for."""
+    return pc.and_(is_there(known), pc.is_in(known["outcome"], value_set=pa.array(_PASSING)))
 
 
 def is_outdated(known: pa.Table) -> pa.ChunkedArray:

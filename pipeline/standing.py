@@ -23,7 +23,8 @@ class Status:
       splits: by split, by outcome; rows whose split could not be read stand under "".
       reasons: by split, the commonest reasons (outcome, reason, clips) of clips that are not there.
       num_removed: clips that are there, but not online when they were last asked for.
-      num_missing: of these, clips whose media are not in the store any more.
+      num_unanswered: clips that are there, and whose sources gave no answer when they were last asked for.
+      num_missing: clips that are there, and whose media are not in the store any more.
       num_outdated: clips that older rules refused, and that the next build tries once more.
       num_old_cuts: clips whose media older rules cut out of their sources, which may be wrong.
       num_left: clips that another run would try, besides those that are restricted.
@@ -34,12 +35,18 @@ class Status:
     splits: dict[str, dict[str, int]]
     reasons: dict[str, list[tuple[str, str, int]]]
     num_removed: int
+    num_unanswered: int
     num_missing: int
     num_outdated: int
     num_old_cuts: int
     num_left: int
     clips_per_second: float | None
     notes: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no clip is there, although another run would try some."""
+        return bool(self.num_left) and not any(split[Outcome.OK] for split in self.splits.values())
 
     @property
     def seconds_left(self) -> float | None:
@@ -76,7 +83,8 @@ def of(valid: pa.Table, invalid: pa.Table, root: str, notes: tuple[str, ...], *,
         splits=splits,
         reasons={split: found[:COMMONEST] for split, found in reasons.items()},
         num_missing=num_missing,
-        num_removed=_count(pc.and_(there, pc.not_equal(found["outcome"], Outcome.OK.value))),
+        num_removed=_count(known.is_removed(found)),
+        num_unanswered=_count(known.is_unanswered(found)),
         num_outdated=_count(pc.or_(outdated, pc.and_(may_be_built, _is_refused(valid, root)))),
         num_old_cuts=_count(known.is_old_cut(found, store)),
         num_left=sum(split[outcome] for split in splits.values() for outcome in _LEFT) + num_missing + _count(outdated),

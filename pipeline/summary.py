@@ -3,6 +3,8 @@
 import json
 
 from mbt.pipeline.assemble import Result
+from mbt.pipeline.exchange import PRIVATE_HOST
+from mbt.pipeline.hosts import FLAG
 from mbt.pipeline.options import Options
 from mbt.pipeline.shard import COPIED, DECODED, RELABELLED
 from mbt.pipeline.standing import Status
@@ -85,6 +87,7 @@ def _status_json(status: Status) -> dict:
             for name, rows in status.reasons.items()
         },
         "no_longer_online": status.num_removed,
+        "not_answered": status.num_unanswered,
         "media_missing": status.num_missing,
         "refused_by_older_rules": status.num_outdated,
         "cut_by_older_rules": status.num_old_cuts,
@@ -108,8 +111,12 @@ def _status_lines(status: Status) -> list[str]:
         if reasons := status.reasons.get(name):
             lines.append("  commonest reasons:")
             lines += [f"  {count:>9} {100 * count / total:6.2f} %  {kind}/{reason}" for kind, reason, count in reasons]
+    if any(reason == PRIVATE_HOST for rows in status.reasons.values() for _, reason, _ in rows):
+        lines.append(f"{PRIVATE_HOST}: {FLAG} lets rows name hosts of your own network")
     if status.num_removed:
         lines.append(f"{status.num_removed} clips are kept that were not online when they were last asked for")
+    if status.num_unanswered:
+        lines.append(f"{status.num_unanswered} clips are kept whose sources did not answer when they were last asked")
     if status.num_missing:
         lines.append(f"{status.num_missing} clips were fetched, but their media are not in the store any more")
     if status.num_outdated:

@@ -350,6 +350,22 @@ def clip_rows_list(root: Path) -> list[dict]:
     return pq.read_table(root / "snapshots" / newest(root).snapshot / "clips.parquet").to_pylist()
 
 
+def test_an_ffmpeg_that_is_too_old_is_refused_in_one_line(write_csv, clip_folder, mbt_data, tmp_path):
+    old = tmp_path / "ffmpeg"
+    says = "echo ffmpeg version 4.2.2 && exit 0"
+    old.write_text(f"#!/bin/sh\ncase $1 in -version) {says};; esac\necho Unrecognized option 'fps_mode'. >&2\nexit 1\n")
+    old.chmod(0o755)
+    write_csv(tmp_path / "clips.csv", [{"video_path": "0.mp4", "start": 0, "end": 1, "label": "x"}])
+    done = mbt_data(
+        "build",
+        *(f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out", f"--media_root={clip_folder}"),
+        f"--ffmpeg={old}",
+    )
+    assert done.returncode == 2
+    assert "cannot make records" in done.stderr.splitlines()[-1], done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

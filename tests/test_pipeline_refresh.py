@@ -340,3 +340,31 @@ def test_a_clip_stays_whose_media_are_lost_and_do_not_come_again(server, write_c
         assert (lost["records"], lost["lost"]) == (2, {"gone/http_404": 1})
         attempts = ledger.read(str(root), ["clip_id", "run", "attempt"])  # numbered on, though fetched twice in a run
         assert len(attempts.group_by(attempts.column_names).aggregate([])) == len(attempts)
+
+
+def test_a_refresh_that_reaches_nobody_says_so(clip_folder, write_csv, mbt_data, tmp_path):
+    files = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out"]
+    with serving() as server:
+        server.files = {"a.mp4": (clip_folder / "0.mp4").read_bytes()}
+        write_csv(
+            tmp_path / "clips.csv",
+            [{"video_path": f"{server.url}/a.mp4", "start": 0, "end": 1, "label": "x", "id": "a"}],
+        )
+        assert mbt_data("build", *files, PRIVATE).returncode == 0
+    done = mbt_data("refresh", *files, PRIVATE, NOW)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 clips that were asked for again gave no answer, such as 'a' (transient, connection)" in done.stdout
+    status = mbt_data("status", *files).stdout
+    assert "1 clips are kept whose sources did not answer" in status
+    assert "not online" not in status
+
+
+def test_a_fetch_that_got_nothing_is_no_success(clip_folder, write_csv, mbt_data, tmp_path):
+    with serving() as server:
+        url = f"{server.url}/a.mp4"
+    write_csv(tmp_path / "clips.csv", [{"video_path": url, "start": 0, "end": 1, "label": "x", "id": "a"}])
+    files = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out"]
+    done = mbt_data("fetch", *files, PRIVATE)
+    assert done.returncode == 1 and "1 clips left to try" in done.stdout
+    refused = mbt_data("fetch", *files)
+    assert "private_host: --allow_private_hosts lets rows name hosts of your own network" in refused.stdout

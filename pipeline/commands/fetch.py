@@ -52,5 +52,6 @@ def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
     options = flags.options(known, beam, part=known.part, max_attempts=known.max_attempts, recut=known.recut)
     from mbt.pipeline import run, summary
 
-    print(summary.of_status(run.fetch(options), as_json=options.json))
-    return 0
+    status = run.fetch(options)
+    print(summary.of_status(status, as_json=options.json))
+    return int(status.is_empty)
