@@ -31,11 +31,13 @@ except ImportError as missing:
 endef
 export CHECK_PYTHON
 
-.PHONY: help demo test quick lint bench soak campaign browser engines lock image clean
+.PHONY: help install demo test quick lint bench soak campaign browser engines lock image clean
 
 help: ## list these targets
 	@echo "mbt-flax: each target makes .venv first, where it is missing or out of date."
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: $(READY) ## only make .venv, with mbt-data and mbt-train in it (about 1 GB to download, 4 GB on disk)
 
 demo: $(READY) ## clips, records, three trained models, a table and a picture (make demo CSV=my.csv: on your own clips)
 	@.venv/bin/python demo/run.py $(if $(CSV),--annotations='$(CSV)') $(if $(MEDIA_ROOT),--media_root='$(MEDIA_ROOT)')

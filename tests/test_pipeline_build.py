@@ -371,6 +371,7 @@ def test_an_ffmpeg_that_is_too_old_is_refused_in_one_line(write_csv, clip_folder
     [
         (["--annotations=none.csv", "--output=o"], "none.csv: No such file"),
         (["--output=o"], "--annotations"),
+        (["--anotations=clips.csv", "--output=o"], "--anotations: did you mean --annotations?"),
         (["--annotations=clips.csv", "--output=o", "--num_shard=2"], "num_shard"),
         (["--annotations=clips.csv", "--output=o", "--num_shards=0"], "num_shards"),
         (["--annotations=clips.csv", "--output=o", "--num_shards=two"], "num_shards"),

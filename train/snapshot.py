@@ -172,7 +172,8 @@ def _check_one_label(records: Records, split: str, heads: tuple[int, ...]) -> No
             of_head = f" of head {head}" if len(heads) > 1 else ""
             raise UsageError(
                 f"split {split}: {len(wrong)} of {len(records)} clips have not one label{of_head}, such as "
-                f"{records.ids()[wrong[0]]!r} with {counts[wrong[0]]}; config.loss.name=ce needs one, use bce"
+                f"{records.ids()[wrong[0]]!r} with {counts[wrong[0]]}; config.loss.name=ce needs one, use bce: "
+                "--config.loss.name=bce"
             )
 
 

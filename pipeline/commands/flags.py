@@ -1,9 +1,10 @@
 """Flags that several commands share, and what they are checked for."""
 
 import argparse
+import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from mbt.pipeline import secret, storage
@@ -35,9 +36,26 @@ datasets:
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong; usage is for `--help`."""
 
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As of the parser that this is, which keeps the words for its errors."""
+        self._given = list(args or ())
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Ends the process with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {message}{self._hint()}; see {self.prog} --help\n")
+
+    def _hint(self) -> str:
+        """The first word that is no flag of this command but looks like one."""
+        for word in self._given:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                near = difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.75)
+                if near:
+                    return f" ({flag}: did you mean {near[0]}?)"
+        return ""
 
 
 class FlagsError(ValueError):
