@@ -45,8 +45,9 @@ class Status:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no clip is there, although another run would try some."""
-        return bool(self.num_left) and not any(split[Outcome.OK] for split in self.splits.values())
+        """Whether no clip is there, although all were tried and another run would try some again."""
+        hopes = (Outcome.OK, Outcome.NOT_TRIED)
+        return bool(self.num_left) and not any(split[hope] for split in self.splits.values() for hope in hopes)
 
     @property
     def seconds_left(self) -> float | None:

@@ -641,7 +641,8 @@ def test_the_limit_of_time_holds_for_probing_too(server, clips, mbt_data, tmp_pa
     mbt_data("build", *ours(tmp_path, f"--ffmpeg={program}", "--clip_time_limit=1"))
     (found,) = ledger.state(str(tmp_path / "out")).to_pylist()
     assert (found["outcome"], found["reason"]) == ("transient", "too_slow")
-    assert re.search(r"time limit, [34] s of CPU time", found["detail"])
+    said = re.search(r"time limit, (\d+) s of CPU time", found["detail"])
+    assert said and 3 <= int(said[1]) < 60, found["detail"]  # a busy machine looks late; without the flag it is 122
 
 
 def test_devices_and_pipes_are_no_media(mbt_data, write_csv, tmp_path):
