@@ -6,8 +6,6 @@ import scipy.signal
 
 from mbt.pipeline import logmel
 
-pytestmark = pytest.mark.quick
-
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(int(16_000 * seconds)) * 3000).astype(np.int16)

@@ -7,8 +7,6 @@ from loading import both_ways, jpeg
 
 from mbt.train import augment
 
-pytestmark = pytest.mark.quick
-
 
 def seed(number: int) -> tf.Tensor:
     return augment.fold(augment.run_seed(0), number)

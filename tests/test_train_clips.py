@@ -20,8 +20,6 @@ from mbt.train.main import main
 from mbt.train.rendezvous import Processes
 from mbt.train.snapshot import load_manifest
 
-pytestmark = pytest.mark.quick
-
 SMALL = [
     "--config.data.seconds=0.4",
     "--config.data.frames=2",

@@ -15,8 +15,6 @@ from mbt.train import class_report, comparison
 from mbt.train.main import main
 from mbt.train.scores import ClassScores
 
-pytestmark = pytest.mark.quick
-
 FLAGS = [
     *("--config.data.seconds=0.4", "--config.data.frames=2", "--config.data.crop=16"),
     *(f"--config.model.{key}" for key in ("width=16", "depth=1", "heads=2", "mlp_dim=16", "fusion_layer=0")),

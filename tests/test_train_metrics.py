@@ -10,8 +10,6 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from mbt.train import events, pictures
 from mbt.train.metrics import Metrics, NoMetrics, read_lines
 
-pytestmark = pytest.mark.quick
-
 
 def write(workdir: pathlib.Path, first: int, last: int, total: int = 20, log_every: int = 2, wait: float = 0.0) -> None:
     workdir.mkdir(exist_ok=True)

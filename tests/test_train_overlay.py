@@ -1,7 +1,6 @@
 """Attention Rollout as a picture."""
 
 import numpy as np
-import pytest
 from flax import nnx
 from PIL import Image
 
@@ -9,8 +8,6 @@ from mbt.model.config import MBTConfig, Modality, Size
 from mbt.model.mbt import MBT
 from mbt.model.rollout import rollout
 from mbt.train.overlay import draw, spread, strip
-
-pytestmark = pytest.mark.quick
 
 
 def test_shares_are_spread_over_their_patches():

@@ -12,8 +12,6 @@ from mbt.train import damage
 from mbt.train.errors import RunError
 from mbt.train.records import eval_batches, train_batches
 
-pytestmark = pytest.mark.quick
-
 CLIPS = 6
 
 

@@ -15,8 +15,6 @@ from mbt.train.errors import RunError, UsageError
 from mbt.train.records import eval_batches, train_batches
 from mbt.train.snapshot import Records, find_split, load_manifest
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

@@ -12,8 +12,6 @@ from mbt.train import sampling
 from mbt.train.clips import ChosenRecords
 from mbt.train.snapshot import Records
 
-pytestmark = pytest.mark.quick
-
 
 def uniform(slots, num_records, seed=5):
     return compiled(lambda s: sampling.uniform(s, num_records, seed), slots)

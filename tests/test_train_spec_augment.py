@@ -9,8 +9,6 @@ from ml_collections import ConfigDict
 from mbt.train.augment import fold, run_seed
 from mbt.train.spec_augment import mask
 
-pytestmark = pytest.mark.quick
-
 ROWS, BINS, FILL = 40, 16, -7.0
 MEL = np.random.default_rng(0).random((ROWS, BINS)).astype(np.float32)
 
