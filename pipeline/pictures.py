@@ -52,10 +52,15 @@ class Pictures:
 PLAIN = Pictures()
 
 
-def filters(stream: VideoStream) -> Pictures:
-    """What a stream needs; `PLAIN` for an ordinary one, which then takes no second pass."""
+def filters(stream: VideoStream, *, steady: bool = False) -> Pictures:
+    """What a stream needs; `PLAIN` for an ordinary one, which then takes no second pass.
+
+    Args:
+      stream: as its file describes it.
+      steady: whether its colours are what is said here, whatever its pictures say.
+    """
     told, stream = stream, color.readable(stream)
-    is_told = stream == told
+    is_told = stream == told and not steady
     is_interlaced = stream.field_order in ("top_first", "bottom_first")
     to_srgb, treatments = color.conversion(stream)
     matrix = color.untagged_matrix(stream)

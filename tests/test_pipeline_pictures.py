@@ -162,3 +162,22 @@ def test_a_matrix_that_pictures_without_one_name_is_ignored(tmp_path, pix_fmt, m
     expected = PATCH if pix_fmt != "gray" else (124, 124, 124)
     assert np.abs(seen[2, 50, 50].astype(int) - expected).max() <= 3
     assert named != content and done == ("unknown_colors",)
+
+
+@pytest.mark.parametrize("code", ["matrix_coefficients=8", "transfer_characteristics=9"])
+@pytest.mark.parametrize(("start_us", "turn"), [(0, "later"), (0, "earlier"), (500_000, "later")])
+def test_a_film_may_change_to_colours_that_the_scaler_refuses(tmp_path, code, start_us, turn):
+    parts = []
+    for number, tag in enumerate(
+        ["matrix_coefficients=6", code] if turn == "later" else [code, "matrix_coefficients=6"]
+    ):
+        coding = ["-c:v", "libx264", "-vf", "scale=out_color_matrix=bt601,format=yuv420p", "-crf", "4", "-bf", "0"]
+        tagged = ["-bsf:v", f"h264_metadata={tag}", "-f", "mpegts"]
+        parts.append(make(tmp_path / f"{number}.ts", patch("320x240"), *coding, *tagged))
+    path = tmp_path / "film.ts"
+    path.write_bytes(b"".join((tmp_path / f"{number}.ts").read_bytes() for number in range(2)))
+    decoded = decode(str(path), start_us, 1_900_000, program=ffmpeg.executable())
+    seen = np.stack([np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in decoded.frames]).astype(int)
+    assert len(seen) == round((1.9 - start_us / 1e6) * 25) and decoded.treatments == ("unknown_colors",)
+    assert np.abs(seen[[2, -3], 50, 50] - PATCH).max() <= 3
+    assert len(probe.probe(str(path), start_us, 1_900_000, ffmpeg.executable()).thumbnails) == len(seen)
