@@ -1,11 +1,14 @@
 """What a pass over a file must do, by what the first one's log says of it."""
 
 import dataclasses
+import re
 
 from mbt.pipeline import pictures, sound, streams
-from mbt.pipeline.passes import Wanted
+from mbt.pipeline.passes import Pass, Wanted
 from mbt.pipeline.reasons import UnusableError
-from mbt.pipeline.streams import Streams
+from mbt.pipeline.streams import Streams, VideoStream
+
+_REFUSED = re.compile(r"^\[swscaler @ [^\]]*\] \[error\] Unsupported input ", re.MULTILINE)
 
 
 def choose(found: Streams | None, log: str, plain: Wanted) -> tuple[Wanted, frozenset[str]] | None:
@@ -18,7 +21,7 @@ def choose(found: Streams | None, log: str, plain: Wanted) -> tuple[Wanted, froz
     """
     if found is None or (used := streams.mapped(log)) == {}:
         return None
-    video = next((stream for stream in found.video if stream.index == used.get(0)), None)
+    video = _video(found, log)
     if video is None:
         return plain, frozenset()
     if video.is_attached_picture:
@@ -26,3 +29,20 @@ def choose(found: Streams | None, log: str, plain: Wanted) -> tuple[Wanted, froz
     seen = pictures.filters(video)
     heard, treatments = sound.outputs(found, used.get(1))
     return dataclasses.replace(plain, pictures=seen, sounds=heard), frozenset((*seen.treatments, *treatments))
+
+
+def steadied(done: Pass, wanted: Wanted) -> tuple[Wanted, frozenset[str]] | None:
+    """The same for a stream that changes to colours that the scaler refuses: it is read throughout as it began.
+
+    None where that is not why the pass failed.
+    """
+    video = _video(done.streams, done.log) if done.streams else None
+    if not done.returncode or video is None or not _REFUSED.search(done.log):
+        return None
+    seen = pictures.filters(video, steady=True)
+    return dataclasses.replace(wanted, pictures=seen), frozenset(seen.treatments)
+
+
+def _video(found: Streams, log: str) -> VideoStream | None:
+    index = streams.mapped(log).get(0)
+    return next((stream for stream in found.video if stream.index == index), None)

@@ -3,6 +3,7 @@
 All of it is float32 in ffmpeg's own filters, which obey `-cpuflags`, so that the bytes are the same on every CPU.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -30,13 +31,40 @@ _CHROMATICITIES = {
     "ebu3213": ((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), _D65),
 }
 _HDR = {"smpte2084": curves.PQ, "arib-std-b67": curves.HLG}
+# What ffmpeg's scaler reads; it refuses pictures that name other matrices, and those that name some curves.
+_MATRICES = ("bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "bt2020nc")
+_LIKE_BT2020 = ("bt2020c", "ictcp", "ipt-c2")
+_UNREADABLE_CURVES = ("log100", "log316", "vlog")
 _BT2020_LUMA = (0.2627, 0.6780, 0.0593)
+
+
+def readable(stream: VideoStream) -> VideoStream:
+    """The stream with the nearest that the scaler can read in the place of the colours that it cannot.
+
+    For a matrix that is BT.2020's, for those of BT.2020's kin and for those with its primaries; else for the one that
+    the picture's size speaks for. For a curve, none: all of standard range are read alike.
+    """
+    matrix, transfer = stream.matrix, stream.transfer
+    if not _is_matrix(stream):
+        if _is_rgb(stream.pix_fmt):
+            matrix = None
+        elif matrix in _LIKE_BT2020 or stream.primaries == "bt2020":
+            matrix = "bt2020nc"
+        else:
+            matrix = "bt709" if _is_hd(stream) else "smpte170m"
+    if transfer in _UNREADABLE_CURVES:
+        transfer = None
+    return dataclasses.replace(stream, matrix=matrix, transfer=transfer)
+
+
+def tags(stream: VideoStream) -> str:
+    """A filter that makes pictures say of their colours what a stream does."""
+    return f"setparams=colorspace={stream.matrix or 'unknown'}:color_trc={stream.transfer or 'unknown'}"
 
 
 def untagged_matrix(stream: VideoStream) -> str | None:
     """The matrix that a picture's size speaks for where the stream names none and ffmpeg would take another."""
-    is_hd = stream.width >= HD_SIDES[0] or stream.height >= HD_SIDES[1]
-    return "bt709" if stream.matrix is None and is_hd and not _is_rgb(stream.pix_fmt) else None
+    return "bt709" if stream.matrix is None and _is_hd(stream) and not _is_rgb(stream.pix_fmt) else None
 
 
 def conversion(stream: VideoStream) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -58,6 +86,7 @@ def settings() -> dict[str, object]:
     return {
         "target": "sRGB; BT.709 where primaries are not said",
         "untagged_matrix": f"BT.709 from {HD_SIDES[0]} wide or {HD_SIDES[1]} high on, else BT.601",
+        "readable": [sorted(_MATRICES), sorted(_LIKE_BT2020), sorted(_UNREADABLE_CURVES)],
         "reference_white_nits": curves.REFERENCE_WHITE,
         "peak_nits": HDR_PEAK,
         "linearity_limit": LINEARITY_LIMIT,
@@ -120,6 +149,15 @@ def _adaptation(primaries: str) -> np.ndarray:
 def _xyz(point: tuple[float, float]) -> np.ndarray:
     x, y = point
     return np.array([x / y, 1.0, (1 - x - y) / y])
+
+
+def _is_matrix(stream: VideoStream) -> bool:
+    """Whether the scaler reads a stream's pictures by the matrix that it names, or names none."""
+    return stream.matrix in (None, *_MATRICES) or (stream.matrix == "gbr" and _is_rgb(stream.pix_fmt))
+
+
+def _is_hd(stream: VideoStream) -> bool:
+    return stream.width >= HD_SIDES[0] or stream.height >= HD_SIDES[1]
 
 
 def _is_rgb(pix_fmt: str) -> bool:

@@ -30,7 +30,9 @@ _SAME_SAMPLE = 2  # of 32768: two decoders' rounding
 # Where containers round times, samples are less than a millisecond off: then the spectrograms are compared, by the
 # share that is elsewhere, in tenths of a second. Noise that a codec draws anew takes a third; another sound takes all.
 _SAME_SOUND = 0.5
-_LENGTHS_APART_US = MICROSECONDS // 20
+# Of a second, and of the clip where that is shorter than half a second.
+_LENGTHS_APART = 0.05
+_LENGTHS_APART_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ def is_same(one: Probed, other: Probed) -> bool:
     """Whether two spans give the same record, but for what containers round."""
     return (
         one.form == other.form
-        and abs(one.duration_us - other.duration_us) <= _LENGTHS_APART_US
+        and _is_as_long(one.duration_us, other.duration_us, MICROSECONDS)
         and _same_pictures(one.thumbnails, other.thumbnails)
         and _same_sound(one.pcm, other.pcm)
     )
@@ -108,6 +110,10 @@ def _copied(span: Span, tracks: Sequence[int], target: str, program: str, time_l
     return ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=time_limit_s).returncode == 0
 
 
+def _is_as_long(one: int, other: int, per_second: int) -> bool:
+    return abs(one - other) <= min(_LENGTHS_APART * per_second, _LENGTHS_APART_SHARE * max(one, other))
+
+
 def _same_pictures(one: np.ndarray, other: np.ndarray) -> bool:
     count = min(len(one), len(other))
     if abs(len(one) - len(other)) > 1 or not count:
@@ -118,11 +124,11 @@ def _same_pictures(one: np.ndarray, other: np.ndarray) -> bool:
 
 def _same_sound(one: np.ndarray, other: np.ndarray) -> bool:
     count = min(len(one), len(other))
-    if max(len(one), len(other)) - count > _LENGTHS_APART_US * SAMPLE_RATE_HZ // MICROSECONDS or not count:
+    if not count or not _is_as_long(len(one), len(other), SAMPLE_RATE_HZ):
         return False
     if int(np.abs(one[:count].astype(np.int32) - other[:count]).max()) <= _SAME_SAMPLE:
         return True
-    tenths = count * 10 // SAMPLE_RATE_HZ
+    tenths = max(1, count * 10 // SAMPLE_RATE_HZ)  # a shorter clip's end is silence in both
     rows = tenths * MEL_ROWS_PER_SECOND // 10
     here, there = (np.exp(log_mel(pcm[:count], rows)).reshape(tenths, -1) for pcm in (one, other))
     apart = np.abs(here - there).sum(axis=1) / (here.sum(axis=1) + 1)

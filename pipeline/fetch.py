@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from mbt.pipeline import (
     attempts,
@@ -35,7 +35,7 @@ from mbt.pipeline.decode import UnusableError
 from mbt.pipeline.errors import WorkerTroubleError
 from mbt.pipeline.hosts import PUBLIC, Hosts
 from mbt.pipeline.ledger import RELEASED
-from mbt.pipeline.outcomes import MAX_DETAIL, Failure, FetchError, StopError
+from mbt.pipeline.outcomes import MAX_DETAIL, Failure, FetchError, StopError, internal_error
 from mbt.pipeline.passes import Span
 from mbt.pipeline.proxies import AllRestingError, Proxies
 from mbt.pipeline.sources import is_url, stays_in_place
@@ -91,6 +91,7 @@ class _Arrived:
 
 
 Attempts = Iterator[tuple[dict, int, Fetched]]
+_Made = TypeVar("_Made")
 
 
 def settled(outcome: str, reason: str) -> bool:
@@ -190,7 +191,7 @@ class Fetcher:
             wanted = []
         try:
             for row in copies:
-                adopted = self._adopted(row)
+                adopted = _on_its_own(self._adopted, row)
                 if adopted is not None:
                     yield row, 1, adopted
                 elif row["copy"].startswith(_IN_STORE):
@@ -214,14 +215,14 @@ class Fetcher:
                 with self._spool() as folder:
                     arrived = self._download(source, rows, folder)
                     while pending:
-                        kept = self._kept(pending[0], arrived, several=len(rows) > 1)
+                        kept = _on_its_own(self._kept, pending[0], arrived, len(rows) > 1)
                         self._heard(rows, kept, came=kept.reason != "cut_short")
                         yield pending[0], attempt, kept
                         pending.pop(0)
                 return
             except FetchError as error:
                 failure = error.failure
-            failed = Fetched(outcome=failure.outcome, reason=failure.reason, detail=failure.detail)
+            failed = _failed(failure)
             self._heard(rows, failed)
             yield from ((row, attempt, failed) for row in pending)
             if attempt >= failure.tries:
@@ -324,7 +325,7 @@ class Fetcher:
             except OSError:
                 _copied(original, path, self.limits.max_bytes)
         starts_at_us = row["start_us"] if row["copy_is_clip"] or self._is_clip(path, row) else 0
-        return self._kept(row, _Arrived(path=path, starts_at_us=starts_at_us, tools="import"), several=False)
+        return self._kept(row, _Arrived(path=path, starts_at_us=starts_at_us, tools="import"), False)
 
     def _is_clip(self, path: str, row: dict) -> bool:
         """Whether a file without a time in its name is cut: it is as short as the clip, or ends before that begins."""
@@ -333,7 +334,7 @@ class Fetcher:
             return True
         return length_us <= row["end_us"] - row["start_us"] + _COPY_SLACK_US or length_us <= row["start_us"]
 
-    def _kept(self, row: dict, arrived: _Arrived, *, several: bool) -> Fetched:
+    def _kept(self, row: dict, arrived: _Arrived, several: bool) -> Fetched:
         """Probes the clip's span of a file, cuts it out where that saves much, and stores it."""
         try:
             with self.probes:
@@ -402,6 +403,22 @@ class Fetcher:
             os.makedirs(parent, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
             yield folder
+
+
+def _on_its_own(work: Callable[..., _Made], *what: Any) -> _Made | Fetched:
+    """What work on one clip gives: trouble that nobody foresaw is its outcome, and says nothing of the next clip."""
+    try:
+        return work(*what)
+    except (FetchError, StopError):
+        raise
+    except Exception as error:
+        if disk.is_trouble(error):
+            raise
+        return _failed(internal_error(error))
+
+
+def _failed(failure: Failure) -> Fetched:
+    return Fetched(outcome=failure.outcome, reason=failure.reason, detail=failure.detail)
 
 
 def _copied(source: str, path: str, max_bytes: int) -> int:

@@ -1,7 +1,8 @@
 """How the pictures of a stream become frames: what is done to each source picture, and to each that is kept.
 
 Frames are sRGB, as JPEG readers take them to be. Counted as treatments: fields that were put together, transparency
-over black, high dynamic range, other primaries, high definition that does not say its matrix.
+over black, high dynamic range, other primaries, high definition that does not say its matrix, colours that the scaler
+cannot read.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ SCALER = "bicubic+accurate_rnd+bitexact+full_chroma_int"
 DEINTERLACED = "deinterlaced"
 ALPHA_OVER_BLACK = "alpha_over_black"
 UNTAGGED_HD = "untagged_hd"
+UNKNOWN_COLORS = "unknown_colors"
 
 _SCALE = f"min(1,{SHORTER_SIDE}/min(iw*sar,ih))"
 _FLAGS = f"flags={SCALER}"
@@ -34,7 +36,8 @@ class Pictures:
     """What is done to the pictures of a stream.
 
     Attributes:
-      each: filters for every source picture, before any is chosen (deinterlacing needs them all); "" for none.
+      each: filters for every source picture, before any is chosen (deinterlacing needs them all, and thumbnails need
+        colours that can be read); "" for none.
       chosen: filters for each frame at 25 fps, down to what is encoded.
       decoder: the name of a decoder that is not ffmpeg's first choice for the codec, or None.
       treatments: the words by which `clips.parquet` counts what was done.
@@ -49,12 +52,19 @@ class Pictures:
 PLAIN = Pictures()
 
 
-def filters(stream: VideoStream) -> Pictures:
-    """What a stream needs; `PLAIN` for an ordinary one, which then takes no second pass."""
+def filters(stream: VideoStream, *, steady: bool = False) -> Pictures:
+    """What a stream needs; `PLAIN` for an ordinary one, which then takes no second pass.
+
+    Args:
+      stream: as its file describes it.
+      steady: whether its colours are what is said here, whatever its pictures say.
+    """
+    told, stream = stream, color.readable(stream)
+    is_told = stream == told and not steady
     is_interlaced = stream.field_order in ("top_first", "bottom_first")
     to_srgb, treatments = color.conversion(stream)
     matrix = color.untagged_matrix(stream)
-    if not (is_interlaced or stream.alpha or to_srgb or matrix):
+    if is_told and not (is_interlaced or stream.alpha or to_srgb or matrix):
         return PLAIN
     size = f"{_SIZE}:in_color_matrix={matrix}" if matrix else _SIZE
     over_black = (_OVER_BLACK,) if stream.alpha else ()
@@ -62,9 +72,15 @@ def filters(stream: VideoStream) -> Pictures:
         chosen = (*over_black, size, *to_srgb, f"scale={_FLAGS}:{_JFIF}", _ENCODED)
     else:
         chosen = (*over_black, f"{size}:{_JFIF}", _ENCODED)
-    done = {DEINTERLACED: is_interlaced, ALPHA_OVER_BLACK: stream.alpha, UNTAGGED_HD: matrix is not None}
+    each = ("" if is_told else color.tags(stream), _DEINTERLACE if is_interlaced else "")
+    done = {
+        DEINTERLACED: is_interlaced,
+        ALPHA_OVER_BLACK: stream.alpha,
+        UNTAGGED_HD: matrix is not None,
+        UNKNOWN_COLORS: not is_told,
+    }
     return Pictures(
-        each=_DEINTERLACE if is_interlaced else "",
+        each=",".join(filter(None, each)),
         chosen=",".join(chosen),
         decoder=_ALPHA_DECODERS.get(stream.codec) if stream.alpha else None,
         treatments=(*(word for word, is_done in done.items() if is_done), *treatments),

@@ -88,6 +88,10 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
         places = places if done.returncode == 0 or wanted != plain else places[-1:]
         before = done if wanted == plain else None
         place, done = _from_further_back(span, places, wanted, program, time_limit_s, before=before)
+    if steadied := choice.steadied(done, wanted):
+        wanted, more = steadied
+        treatments |= more
+        done = passes.run(span, place, wanted, program, time_limit_s)
     if not place and _RESTART.search(done.log):
         wanted = dataclasses.replace(wanted, linger_us=_LINGER_US)
         done = passes.run(span, place, wanted, program, time_limit_s)

@@ -67,6 +67,11 @@ def test_the_media_root_may_be_a_url(tmp_path, media_root, source):
     assert row.clip.source == source
 
 
+# A scheme without a place, a bucket without an object, and what no bucket can be called.
+PLACES = ("", "/", "/v.mp4", "x", "x/", "x y/v.mp4")
+NOTHINGS = ["http://", "https:///v.mp4", *(f"{store}://{place}" for store in ("gs", "s3", "GS") for place in PLACES)]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -85,6 +90,7 @@ def test_the_media_root_may_be_a_url(tmp_path, media_root, source):
         ("../../etc/passwd,0,1,a,train,1", "outside_media_root"),
         ("ftp://host/v.mp4,0,1,a,train,1", "unknown_scheme"),
         ("file:///etc/passwd,0,1,a,train,1", "unknown_scheme"),
+        *((f"{url},0,1,a,train,1", "bad_url") for url in NOTHINGS),
         ("v.mp4,0,1,a,train", "wrong_number_of_cells"),
         ("v.mp4,0,1,a,train,1,extra", "wrong_number_of_cells"),
         ("," * 60_000, "wrong_number_of_cells"),

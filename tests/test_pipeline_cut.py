@@ -9,13 +9,17 @@ import pytest
 from films import ways
 from media_server import serving
 
-from mbt.pipeline import probe
+from mbt.pipeline import media, probe
 from mbt.pipeline.cut import cut, is_same
 from mbt.pipeline.decode import Decoded
 from mbt.pipeline.passes import Span
 from mbt.pipeline.patience import TooSlowError
+from mbt.pipeline.record import Context, encode
 
 SECOND = 1_000_000
+CONTEXT = Context(
+    id="c", dataset_name="d", media_id="m", data_path="p", start_us=0, label_indices=[0], label_strings=["a"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +154,49 @@ def test_of_a_long_stream_without_an_index_a_part_is_kept(film, ffmpeg_program, 
     assert isinstance(clip, Decoded), clip
     ((path, _),) = media
     assert path.suffix == ".mp4" and path.stat().st_size < len(film("stream.ts").read_bytes()) / 2
+
+
+@pytest.fixture(scope="module")
+def short_clips(make_media, tmp_path_factory):
+    """A film of 10 s whose own pictures a cut begins with, as they were broadcast."""
+    path = tmp_path_factory.mktemp("short") / "film.mkv"
+    return make_media(path, seconds=10, options=("-c:v", "mpeg2video", "-bf", "2", "-g", "30", "-c:a", "ac3"))
+
+
+@pytest.mark.parametrize("short_us", [20_000, 40_000, 99_999, 100_000, 250_000])
+def test_clips_of_a_few_frames_are_fetched_with_the_others(short_clips, ffmpeg_program, tmp_path, short_us):
+    start_us = 3_333_333
+    spans = [(SECOND, 3 * SECOND), (start_us, start_us + short_us), (4 * SECOND, 6 * SECOND), (6 * SECOND, 8 * SECOND)]
+    with serving() as server:
+        server.files["film.mkv"] = short_clips.read_bytes()
+        came = ways.fetched(f"{server.url}/film.mkv", spans, tmp_path, ffmpeg_program)
+    in_place = [ways.local(short_clips, span, ffmpeg_program) for span in spans]
+    assert [len(clip.frames) for clip in came] == [50, max(1, (short_us + 20_000) // 40_000), 50, 50]
+    assert [clip.frames for clip in came] == [clip.frames for clip in in_place]
+    assert [len(clip.pcm) for clip in came] == [32_000, short_us * 16 // 1000, 32_000, 32_000]
+    record = encode(CONTEXT, came[1])
+    assert record.num_frames == len(came[1].frames) and record.num_mel_rows == round(short_us / 10_000)
+
+
+@pytest.mark.parametrize("hertz", [300, 3000])
+def test_the_sound_of_a_few_frames_is_compared(short_clips, ffmpeg_program, hertz):
+    here = probe.probe(str(short_clips), 4 * SECOND, 4_040_000, ffmpeg_program)
+    other = 4096 * np.sin(2 * np.pi * hertz * np.arange(len(here.pcm)) / 16_000)
+    assert is_same(here, dataclasses.replace(here, pcm=np.roll(here.pcm, 8)))
+    assert not is_same(here, dataclasses.replace(here, pcm=other.astype(np.int16)))
+    assert not is_same(here, dataclasses.replace(here, pcm=here.pcm[:100]))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_trouble_that_nobody_foresaw_is_its_own_clips_outcome(short_clips, ffmpeg_program, tmp_path, number):
+    """In the place of the folder that one of the clips goes to there is a file."""
+    spans = [(SECOND, 3 * SECOND), (4 * SECOND, 6 * SECOND), (6 * SECOND, 8 * SECOND)]
+    with serving() as server:
+        server.files["film.mkv"] = short_clips.read_bytes()
+        url = f"{server.url}/film.mkv"
+        (tmp_path / "media").mkdir()
+        (tmp_path / "media" / media.key(url, *spans[number])[:2]).write_text("")
+        came = ways.fetched(url, spans, tmp_path, ffmpeg_program)
+        assert server.requests == ["film.mkv"]
+    assert [isinstance(clip, Decoded) for clip in came] == [each != number for each in range(3)]
+    assert came[number].reason == "internal_error" and "Error in " in came[number].detail

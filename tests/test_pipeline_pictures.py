@@ -1,13 +1,14 @@
 """Pictures of streams that are not plain, from real films to frames."""
 
 import io
+import re
 import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mbt.pipeline import ffmpeg
+from mbt.pipeline import ffmpeg, probe
 from mbt.pipeline.decode import decode
 
 PATCH = (200, 100, 50)
@@ -95,3 +96,88 @@ def test_fields_are_put_together_without_combs(tmp_path, name, first, words):
 def test_progressive_films_are_left_alone(tmp_path):
     _, done = frames(make(tmp_path / "film.mp4", "testsrc2=s=320x192:r=25:d=1", "-pix_fmt", "yuv420p"))
     assert done == ()
+
+
+# All code points of ITU-T H.273's tables that ffmpeg knows, the reserved ones between them, and some beyond.
+CODES = {
+    "matrix_coefficients": [*range(19), 255],
+    "colour_primaries": [*range(13), 22, 255],
+    "transfer_characteristics": [*range(20), 255],
+    "video_full_range_flag": [0, 1],
+}
+
+
+UNTAGGED = "matrix_coefficients=2"
+
+
+def tagged(folder, size: str, matrix: str, *codes: str) -> str:
+    """A film of which only the tags are rewritten."""
+    coded = f"scale=out_color_matrix={matrix}:out_range=tv,format=yuv420p"
+    film = make(folder / "film.mp4", patch(size), "-vf", coded, "-crf", "4", "-t", "0.2")
+    words = ["-c", "copy", "-bsf:v", f"h264_metadata={':'.join(codes)}", str(folder / "tagged.mp4")]
+    subprocess.run([ffmpeg.executable(), "-v", "error", "-y", "-i", film, *words], check=True)
+    return str(folder / "tagged.mp4")
+
+
+@pytest.mark.parametrize(("name", "code"), [(name, code) for name, codes in CODES.items() for code in codes])
+def test_no_tag_of_colours_loses_a_clip(tmp_path, name, code):
+    path = tagged(tmp_path, "64x48", "bt601", f"{name}={code}")
+    assert len(decode(path, 0, 200_000, program=ffmpeg.executable()).frames) == 5
+    assert len(probe.probe(path, 0, 200_000, ffmpeg.executable()).thumbnails) == 5
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix", "codes", "treatments"),
+    [
+        ("320x240", "bt601", ("matrix_coefficients=8",), ("unknown_colors",)),
+        ("1280x720", "bt709", ("matrix_coefficients=8",), ("unknown_colors",)),
+        ("320x240", "bt601", ("matrix_coefficients=0",), ("unknown_colors",)),
+        ("320x240", "bt2020", ("matrix_coefficients=10",), ("unknown_colors",)),
+        ("320x240", "bt2020", ("matrix_coefficients=14",), ("unknown_colors",)),
+        ("320x240", "bt601", ("matrix_coefficients=6", "transfer_characteristics=9"), ("unknown_colors",)),
+        ("320x240", "bt709", ("matrix_coefficients=1", "transfer_characteristics=10"), ("unknown_colors",)),
+        (
+            "1280x720",
+            "bt709",
+            ("matrix_coefficients=2", "transfer_characteristics=10"),
+            ("unknown_colors", "untagged_hd"),
+        ),
+    ],
+)
+def test_colours_that_the_scaler_cannot_read_are_the_nearest_that_it_can(tmp_path, size, matrix, codes, treatments):
+    seen, done = frames(tagged(tmp_path, size, matrix, *codes))
+    assert np.abs(seen[2, 50, 50].astype(int) - PATCH).max() <= 3
+    assert done == treatments
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "bgr0", "gbrp"])
+@pytest.mark.parametrize("matrix", [8, 10, 14])
+def test_a_matrix_that_pictures_without_one_name_is_ignored(tmp_path, pix_fmt, matrix):
+    told = f"format={pix_fmt},setparams=colorspace={'smpte170m' if pix_fmt == 'gray' else 'gbr'}"
+    path = make(tmp_path / "film.mkv", patch("320x240"), "-vf", told, "-c:v", "ffv1", "-t", "0.2")
+    content = (tmp_path / "film.mkv").read_bytes()
+    named = re.sub(rb"(?<=\x55\xb1\x81)[\x00\x06]", bytes([matrix]), content, count=1)
+    (tmp_path / "film.mkv").write_bytes(named)
+    seen, done = frames(path)
+    expected = PATCH if pix_fmt != "gray" else (124, 124, 124)
+    assert np.abs(seen[2, 50, 50].astype(int) - expected).max() <= 3
+    assert named != content and done == ("unknown_colors",)
+
+
+@pytest.mark.parametrize("code", ["matrix_coefficients=8", "transfer_characteristics=9"])
+@pytest.mark.parametrize(("start_us", "turn"), [(0, "later"), (0, "earlier"), (500_000, "later")])
+def test_a_film_may_change_to_colours_that_the_scaler_refuses(tmp_path, code, start_us, turn):
+    parts = []
+    for number, tag in enumerate(
+        ["matrix_coefficients=6", code] if turn == "later" else [code, "matrix_coefficients=6"]
+    ):
+        coding = ["-c:v", "libx264", "-vf", "scale=out_color_matrix=bt601,format=yuv420p", "-crf", "4", "-bf", "0"]
+        tagged = ["-bsf:v", f"h264_metadata={tag}", "-f", "mpegts"]
+        parts.append(make(tmp_path / f"{number}.ts", patch("320x240"), *coding, *tagged))
+    path = tmp_path / "film.ts"
+    path.write_bytes(b"".join((tmp_path / f"{number}.ts").read_bytes() for number in range(2)))
+    decoded = decode(str(path), start_us, 1_900_000, program=ffmpeg.executable())
+    seen = np.stack([np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in decoded.frames]).astype(int)
+    assert len(seen) == round((1.9 - start_us / 1e6) * 25) and decoded.treatments == ("unknown_colors",)
+    assert np.abs(seen[[2, -3], 50, 50] - PATCH).max() <= 3
+    assert len(probe.probe(str(path), start_us, 1_900_000, ffmpeg.executable()).thumbnails) == len(seen)

@@ -48,3 +48,10 @@ def test_a_file_on_which_ffmpeg_crashes_may_hold_anything_and_stops_no_purge(pro
     assert extent.of(path, program) is None and extent.overlaps(None, 0, 1)
     assert list(evidence.packets(path, "V", 0, 1, program)) == []
     assert traces.look(path, program) is None
+
+
+@pytest.mark.parametrize("tag", ["colorspace=ycgco", "color_trc=log100"])
+def test_a_film_whose_colours_the_scaler_refuses_is_looked_at(make_media, ffmpeg_program, tmp_path, tag):
+    film = make_media(tmp_path / "film.mp4", options=("-vf", f"format=yuv420p,setparams={tag}"))
+    seen = traces.look(str(film), ffmpeg_program)
+    assert seen is not None and len(seen.frames) == 25

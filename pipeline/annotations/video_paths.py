@@ -9,7 +9,10 @@ from mbt.pipeline.annotations.rows import AnnotationsError, BadRowError, shown
 
 SCHEMES = "http(s), gs or s3"
 _URL = re.compile(r"(?:https?|gs|s3)://[^\s/]+", re.IGNORECASE)
+# What buckets are called, and the names that Amazon gives to ways to them; then the object.
+_OBJECT = re.compile(r"(?:gs|s3)://[A-Za-z0-9._:-]+/.", re.IGNORECASE | re.DOTALL)
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
+_STORE = re.compile(r"(?:gs|s3)://", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
 
@@ -23,12 +26,16 @@ def source(path: str, media_root: str, column: str) -> str:
     """The local path, or URL, of a video that may be given relative to the media root.
 
     Raises:
-      BadRowError: an unknown scheme, a password in the URL, or a path that leads out of the media root.
+      BadRowError: an unknown scheme, a URL of nothing, a password in it, or a path that leads out of the media root.
     """
     if _CREDENTIALS.match(path):
         raise BadRowError(
             "credentials_in_url", f"{shown(redacted(path))} had a name or password before the '@': take it out", column
         )
+    if _HTTP.match(path) and not is_url(path):
+        raise BadRowError("bad_url", f"{shown(path)} names no host", column)
+    if _STORE.match(path) and not _OBJECT.match(path):
+        raise BadRowError("bad_url", f"{shown(path)} does not name a bucket and an object in it", column)
     if is_url(path):
         return path
     if _SCHEME.match(path):

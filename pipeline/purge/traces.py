@@ -34,7 +34,9 @@ _AT_ONCE = 1 << 23  # pairs that are compared: 32 MiB, however long a film and h
 _WINDOWS_AT_ONCE = 1 << 10
 _HEAD = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+error", "-filter_threads", "1", "-threads", "1"]
 _INPUT = ["-protocol_whitelist", "file,pipe", "-format_whitelist", ",".join(passes.DEMUXERS)]
-_PICTURES = ["-map", "0:V:0", "-vf", f"fps={FRAME_RATE_HZ},scale={_SIDE}:{_SIDE}:flags=area,format=gray"]
+# Grey needs no matrix and no curve, and the scaler refuses some of those that pictures name.
+_GREY = f"setparams=colorspace=unknown:color_trc=unknown,scale={_SIDE}:{_SIDE}:flags=area,format=gray"
+_PICTURES = ["-map", "0:V:0", "-vf", f"fps={FRAME_RATE_HZ},{_GREY}"]
 _SOUND = ["-map", "0:a:0", "-ac", "1", "-ar", str(_HZ), "-f", "s16le", "{0}"]
 _RAW = ["-f", "rawvideo", "-fps_mode", "passthrough", "{0}"]
 
