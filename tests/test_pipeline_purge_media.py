@@ -355,6 +355,30 @@ def test_where_media_were_not_kept_records_tell_what_to_look_for(dataset, films,
     assert dataset.stored() == []
 
 
+def test_what_was_found_by_its_look_is_not_stored_again_from_elsewhere(dataset, films, url, ffmpeg_program):
+    """Neither at its own URL nor as the same bytes at another; other parts of it still give records."""
+    again = [ffmpeg_program, "-v", "error", "-y", "-i", str(films / "one.mp4")]
+    webm = ["-c:v", "libvpx", "-g", "9999", "-deadline", "realtime", "-c:a", "libopus", str(films / "other.webm")]
+    subprocess.run([*again, *webm], check=True)
+    shutil.copy(films / "other.webm", films / "third.webm")
+    kept = row(url, "other.webm", "w", 7, 11)
+    dataset.build(row(url, "one.mp4", "a", 2, 5), kept)
+    done = dataset.purge("a")
+    assert done.returncode == 0 and "1 more held a part of it, and are released" in done.stdout
+    (span,) = json.loads((dataset.root / "tombstones.json").read_text())["found"]
+    assert span["source"].endswith("other.webm")
+    assert abs(span["start_us"] - 2_000_000) < 200_000 and abs(span["end_us"] - 5_000_000) < 200_000
+    names = ("other.webm", "third.webm")
+    rows = [row(url, name, f"{name}-{at}", at, at + 0.3 if at < 5 else 12) for name in names for at in (4.999, 9.5)]
+    banned = [row(url, name, f"{name}-2", 2.5, 4.5) for name in names]
+    made = dataset.build(kept, *rows, *banned)
+    assert made["splits"]["train"]["lost"] == {"invalid/purged": 2}
+    assert {"w", "other.webm-9.5", "third.webm-9.5"} <= set(dataset.payloads())
+    assert dataset.stored() == []
+    shown, heard = purge_films.everything(ffmpeg_program, dataset.root / "media")
+    assert not shown and not heard
+
+
 def test_a_film_that_lies_where_no_purge_deletes(two, films):
     (two.root / "notes").mkdir()
     shutil.copy(films / "one.mp4", two.root / "notes/copy.mp4")

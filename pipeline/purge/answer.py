@@ -21,6 +21,8 @@ def as_json(options: PurgeOptions, found: Found, proof: Proof | None) -> str:
     """What was found and done, for machines."""
     there = dataclasses.asdict(found) | {"shards": {stem: sorted(clips) for stem, clips in found.shards.items()}}
     shown = None if proof is None else dataclasses.asdict(proof) | {"left": proof.left}
+    if shown is not None:
+        del shown["scan"]["moments"]  # thousands
     said = {"done": proof is not None, "found": there, "proof": shown, "warnings": _warnings(options, found)}
     return json.dumps(said)
 
