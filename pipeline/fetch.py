@@ -288,7 +288,7 @@ class Fetcher:
                 return None
             storage.flush_folder(os.path.dirname(path))  # which the run that was killed may not have come to
             start_us = media.start_of(path)
-            if self._holds_purged(path, self.purged.of_media(row["source"], digest, start_us), start_us):
+            if self._is_passing(path, row["source"], digest, start_us):
                 storage.delete(path)  # stored before the purge, by a run that was killed
                 return None
             return Fetched(outcome=Outcome.OK, bytes=size, digest=digest, media=row["copy"], media_start_us=start_us)
@@ -346,7 +346,7 @@ class Fetcher:
             if any(span.shares_half(row["start_us"], row["end_us"]) for span in purged):
                 detail = f"these media are a purged clip's: {tombstones.FILE} says why"
                 return Fetched(outcome=Outcome.INVALID, reason=tombstones.PURGED, detail=detail, tools=arrived.tools)
-            is_passing = self._holds_purged(path, purged, start_us)
+            is_passing = self._is_passing(path, row["source"], digest, start_us)
             # Media that hold what was purged are there for a build of this run, and go with its temporary files.
             media.store(self.work if is_passing else self.root, name, path, keep=path == arrived.path and several)
         except UnusableError as error:
@@ -368,9 +368,11 @@ class Fetcher:
             tools=arrived.tools,
         )
 
-    def _holds_purged(self, path: str, purged: list[tombstones.Span], start_us: int) -> bool:
-        """Whether a file whose zero is that time of its source may hold a part of these spans."""
-        if not purged:
+    def _is_passing(self, path: str, source: str, digest: str, start_us: int) -> bool:
+        """Whether a file whose zero is that time of its source may hold a part of what was purged."""
+        if self.purged.may_hold(source, digest):
+            return True
+        if not (purged := self.purged.of_media(source, digest, start_us)):
             return False
         with storage.local_copy(path) as copy:
             held = extent.of(copy, self.program)

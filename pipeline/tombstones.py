@@ -59,16 +59,24 @@ class Span:
 class Spans:
     """All times of all sources that were purged."""
 
-    def __init__(self, spans: Iterable[Span] = ()):
+    def __init__(self, spans: Iterable[Span] = (), somewhere: Iterable[Span] = ()):
+        """Takes them.
+
+        Args:
+          spans: of known time.
+          somewhere: media that hold a part of what was purged, and nobody knows at what time.
+        """
+        self._somewhere = list(somewhere)
         self._by_source: dict[str, list[Span]] = collections.defaultdict(list)
         self._by_digest: dict[str, list[Span]] = collections.defaultdict(list)
         for span in spans:
-            self._by_source[span.identity].append(span)
+            if span.source:
+                self._by_source[span.identity].append(span)
             if span.digest:
                 self._by_digest[span.digest].append(span)
 
     def __bool__(self) -> bool:
-        return bool(self._by_source)
+        return bool(self._by_source or self._by_digest or self._somewhere)
 
     def __iter__(self):
         return (span for spans in self._by_source.values() for span in spans)
@@ -85,6 +93,13 @@ class Spans:
         """Those of which the media are the very same, in the times of a source of which these begin at that time."""
         return [_moved(span, media_start_us) for span in self._by_digest.get(digest, ())]
 
+    def may_hold(self, source: str, digest: str) -> bool:
+        """Whether media may hold a part of what was purged, at a time that nobody knows."""
+        there = self._somewhere
+        if any(span.digest == digest for span in there):
+            return True
+        return any(span.source and span.identity == identity(source) for span in there) and not self.of(source)
+
 
 def _moved(span: Span, media_start_us: int) -> Span:
     """The span in the times of another source of which the same media begin at that time."""
@@ -99,10 +114,7 @@ def read(root: str) -> dict[str, dict]:
 
     `overlaps` says that a clip went only because it shared the time of one that was named.
     """
-    try:
-        return json.loads(storage.read(storage.join(root, FILE)))["clips"]
-    except FileNotFoundError:
-        return {}
+    return _said(root)["clips"]
 
 
 def add(root: str, spans: Mapping[str, Iterable[Span]], reason: str, overlaps: frozenset[str] = frozenset()) -> None:
@@ -125,19 +137,47 @@ def add(root: str, spans: Mapping[str, Iterable[Span]], reason: str, overlaps: f
         known = {Span(**span) for span in said.get("spans", ())} | set(times)
         ordered = sorted(known, key=dataclasses.astuple)
         clips[clip_id] = said | {"spans": [dataclasses.asdict(span) for span in ordered]}
-    text = json.dumps({"clips": dict(sorted(clips.items()))}, indent=1, ensure_ascii=False) + "\n"
+    _write(root, clips, found(root))
+
+
+def remember(root: str, held: Iterable[Span]) -> None:
+    """Adds the times of media that held a part of a purged clip; without a length where nobody knows the time."""
+    there = found(root)
+    if new := set(held) - there:
+        _write(root, read(root), there | new)
+
+
+def found(root: str) -> set[Span]:
+    """What `remember` added; nothing where an older version wrote the file."""
+    return {Span(**span) for span in _said(root).get("found", ())}
+
+
+def _write(root: str, clips: Mapping[str, dict], held: Iterable[Span]) -> None:
+    said: dict = {"clips": dict(sorted(clips.items()))}
+    if ordered := sorted(held, key=dataclasses.astuple):
+        said["found"] = [dataclasses.asdict(span) for span in ordered]
+    text = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
     storage.write(storage.join(root, FILE), text.encode())
+
+
+def _said(root: str) -> dict:
+    try:
+        return json.loads(storage.read(storage.join(root, FILE)))
+    except FileNotFoundError:
+        return {"clips": {}}
 
 
 def spans(root: str) -> Spans:
     """The times that all tombstones ban: not those of clips that nobody named, of which only the ids are banned."""
     clips = {clip_id: clip for clip_id, clip in read(root).items() if not clip.get("overlaps")}
-    found = [Span(**span) for clip in clips.values() for span in clip.get("spans", ())]
+    banned = [Span(**span) for clip in clips.values() for span in clip.get("spans", ())]
     if old := [clip_id for clip_id, clip in clips.items() if "spans" not in clip]:
         attempts = ledger.read(root, _COLUMNS)
         rows = attempts.filter(pc.is_in(attempts["clip_id"], pa.array(old, pa.string()))).to_pylist()
-        found += {span_of(row) for row in rows}
-    return Spans(found)
+        banned += {span_of(row) for row in rows}
+    held = found(root)
+    timed = {span for span in held if span.end_us > span.start_us}
+    return Spans([*banned, *timed], held - timed)
 
 
 def span_of(row: Mapping) -> Span:

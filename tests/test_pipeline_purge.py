@@ -365,7 +365,8 @@ def test_a_clip_that_shows_the_very_same_frames_is_named(mbt_data, write_csv, cl
     (tmp_path / "ids.txt").write_text("clip-0\n")
     done = purge(mbt_data, tmp_path, "--yes")
     assert done.returncode == 0, done.stdout
-    assert "clip twin, which stays, holds the same bytes" in done.stdout and "none is left" in done.stdout
+    assert "clip twin, which stays, holds the same bytes" in done.stdout and "its own source shows" in done.stdout
+    assert done.stdout.endswith("none is left but what stays\n")
 
 
 def test_another_clip_of_the_very_same_span_is_in_the_way(own, mbt_data, write_csv, clip_folder):

@@ -251,15 +251,38 @@ def test_a_clip_that_overlaps_is_named_and_goes_only_if_that_is_said(dataset, ur
     before = {path: path.read_bytes() for path in dataset.root.rglob("*") if path.is_file() and path.name != ".writer"}
     dry = dataset.purge("a", flags=())
     assert dry.returncode == 0 and "1 other clips show a part of the same time of the same source: b." in dry.stdout
+    assert dry.stdout.endswith("nothing was changed: add --overlapping=drop, then --yes\n")
     done = dataset.purge("a")
     assert done.returncode == 1 and ": b. They are in the way: --overlapping=drop" in done.stdout
-    assert "nothing was changed" in done.stdout
+    assert done.stdout.endswith("nothing was changed: add --overlapping=drop\n")
     assert {path: path.read_bytes() for path in before} == before
     done = dataset.purge("a", flags=("--yes", "--overlapping=drop"))
     assert done.returncode == 0, done.stdout
     assert "go too: b" in done.stdout and "none is left" in done.stdout
     check_nothing_left(ffmpeg_program, dataset.root, "often.mp4")
     assert dataset.purge("a").returncode == 0  # what is gone is not in the way
+
+
+def test_a_clip_that_overlaps_one_that_went_along_stays_and_that_is_said(dataset, url):
+    """Its frames are those of a time that nobody named."""
+    spans = {"a": (0, 5), "b": (4, 8), "c": (7, 11)}
+    dataset.build(*(row(url, "often.mp4", clip_id, *span) for clip_id, span in spans.items()))
+    done = dataset.purge("a", flags=("--yes", "--overlapping=drop"))
+    assert done.returncode == 0 and "clip c, which stays, holds the same bytes in 25 places: it shows" in done.stdout
+    assert "for its overlap alone, and none of the named clips' time" in done.stdout
+    assert done.stdout.endswith("none is left but what stays\n")
+    assert set(dataset.payloads()) == {"c"}
+
+
+def test_a_cut_elsewhere_in_a_film_that_was_found_by_its_look_is_stored(dataset, films, url, ffmpeg_program):
+    again = [ffmpeg_program, "-v", "error", "-y", "-i", str(films / "one.mp4"), "-g", "25", "-c:a", "aac"]
+    subprocess.run([*again, str(films / "keyed.mp4")], check=True)
+    dataset.build(row(url, "one.mp4", "a", 2, 5), row(url, "keyed.mp4", "k", 7, 11))
+    assert "1 more held a part of it" in dataset.purge("a").stdout
+    made = dataset.build(row(url, "keyed.mp4", "x", 8.5, 10), row(url, "keyed.mp4", "y", 11, 13))
+    assert made["splits"]["train"]["records"] == 2 and len(dataset.stored()) == 2
+    shown, heard = purge_films.everything(ffmpeg_program, dataset.root)
+    assert shown and not shown & frames_of("one.mp4", 2, 5) and not heard & tenths_of("one.mp4", 2, 5)
 
 
 def test_ten_of_those_that_overlap_are_named(dataset, url):
@@ -353,6 +376,30 @@ def test_where_media_were_not_kept_records_tell_what_to_look_for(dataset, films,
     done = dataset.purge("a")
     assert done.returncode == 0 and "1 more held a part of it" in done.stdout, done.stdout
     assert dataset.stored() == []
+
+
+def test_what_was_found_by_its_look_is_not_stored_again_from_elsewhere(dataset, films, url, ffmpeg_program):
+    """Neither at its own URL nor as the same bytes at another; other parts of it still give records."""
+    again = [ffmpeg_program, "-v", "error", "-y", "-i", str(films / "one.mp4")]
+    webm = ["-c:v", "libvpx", "-g", "9999", "-deadline", "realtime", "-c:a", "libopus", str(films / "other.webm")]
+    subprocess.run([*again, *webm], check=True)
+    shutil.copy(films / "other.webm", films / "third.webm")
+    kept = row(url, "other.webm", "w", 7, 11)
+    dataset.build(row(url, "one.mp4", "a", 2, 5), kept)
+    done = dataset.purge("a")
+    assert done.returncode == 0 and "1 more held a part of it, and are released" in done.stdout
+    (span,) = json.loads((dataset.root / "tombstones.json").read_text())["found"]
+    assert span["source"].endswith("other.webm")
+    assert abs(span["start_us"] - 2_000_000) < 200_000 and abs(span["end_us"] - 5_000_000) < 200_000
+    names = ("other.webm", "third.webm")
+    rows = [row(url, name, f"{name}-{at}", at, at + 0.3 if at < 5 else 12) for name in names for at in (4.999, 9.5)]
+    banned = [row(url, name, f"{name}-2", 2.5, 4.5) for name in names]
+    made = dataset.build(kept, *rows, *banned)
+    assert made["splits"]["train"]["lost"] == {"invalid/purged": 2}
+    assert {"w", "other.webm-9.5", "third.webm-9.5"} <= set(dataset.payloads())
+    assert dataset.stored() == []
+    shown, heard = purge_films.everything(ffmpeg_program, dataset.root / "media")
+    assert not shown and not heard
 
 
 def test_a_film_that_lies_where_no_purge_deletes(two, films):

@@ -15,7 +15,7 @@ import itertools
 from mbt.pipeline import dataset as datasets
 from mbt.pipeline import ffmpeg, leftovers, needles, shard_file, snapshot, storage, tombstones, writer
 from mbt.pipeline.errors import RefusedError
-from mbt.pipeline.purge import holders, pictures, traces
+from mbt.pipeline.purge import ban, holders, pictures, traces
 from mbt.pipeline.purge.amend import Amender
 from mbt.pipeline.purge.answer import as_json, as_text
 from mbt.pipeline.purge.evidence import Evidence
@@ -79,6 +79,7 @@ def _without(options: PurgeOptions, dataset: Dataset, manifests: list[Manifest],
     seen += evidence.traces()
     traces.save(root, seen)
     needles.save(root, wanted)
+    ban.by_time(root, (finder.stored[path] for path in found.released), finder.purged)
     holders.release_from(root, [*found.released, *found.media], clip_ids)
     storage.delete(*(storage.join(root, path) for path in found.reports))
     storage.delete(*options.reports)
@@ -87,7 +88,8 @@ def _without(options: PurgeOptions, dataset: Dataset, manifests: list[Manifest],
     new = Amender(root, dataset, clip_ids, options.reason, finder.indices).amend(manifests, found)
     _delete(root, manifests, found, new)
     only = None if options.every_source else finder.stored.keys()
-    proof = prove(root, clip_ids, wanted, search(root, wanted), scan(root, seen, finder.program, only))
+    searched, decoded = search(root, wanted), scan(root, seen, finder.program, only)
+    proof = prove(root, clip_ids, wanted, searched, decoded, purged=finder.purged)
     if not proof.left:
         needles.forget(root)
     return proof

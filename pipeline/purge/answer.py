@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from mbt.pipeline import needles, storage
 from mbt.pipeline.purge.find import Found
 from mbt.pipeline.purge.options import PurgeOptions
 from mbt.pipeline.purge.proof import Proof
 
+_OVERLAP = "it shows a part of a clip that went for its overlap alone, and none of the named clips' time"
+_LOOKS_SO = "its own source shows the same; name this clip too if it must go"
 _KEPT = {
     "gs": "a bucket may keep deleted objects: turn soft delete and object versioning off, or delete the kept "
     "objects too (gcloud storage ls --soft-deleted, and --all-versions, list them)",
@@ -21,6 +23,8 @@ def as_json(options: PurgeOptions, found: Found, proof: Proof | None) -> str:
     """What was found and done, for machines."""
     there = dataclasses.asdict(found) | {"shards": {stem: sorted(clips) for stem, clips in found.shards.items()}}
     shown = None if proof is None else dataclasses.asdict(proof) | {"left": proof.left}
+    if shown is not None:
+        del shown["scan"]["moments"]  # thousands
     said = {"done": proof is not None, "found": there, "proof": shown, "warnings": _warnings(options, found)}
     return json.dumps(said)
 
@@ -37,11 +41,15 @@ def as_text(options: PurgeOptions, found: Found, proof: Proof | None) -> str:
         lines.append(f"{len(found.unknown)} are not known here, and get a tombstone: {_some(found.unknown)}")
     lines += _overlap_lines(found)
     lines += [f"warning: {warning}" for warning in _warnings(options, found)]
-    if proof is None and options.delete:
-        return "\n".join([*lines, "nothing was changed"])
     if proof is None:
-        return "\n".join([*lines, "nothing was changed: add --yes"])
-    return "\n".join([*lines, *_proof_lines(proof)])
+        return "\n".join([*lines, f"nothing was changed: add {_lacking(options, found)}"])
+    return "\n".join([*lines, *_proof_lines(proof, found.beside)])
+
+
+def _lacking(options: PurgeOptions, found: Found) -> str:
+    """The flags without which nothing is done."""
+    lacking = ["--overlapping=drop"] if found.overlapping else []
+    return ", then ".join([*lacking, *([] if options.delete else ["--yes"])])
 
 
 def _warnings(options: PurgeOptions, found: Found) -> list[str]:
@@ -82,7 +90,7 @@ def _overlap_lines(found: Found) -> Iterator[str]:
         yield f"{len(found.temporary)} temporary files that killed processes left: {_some(found.temporary)}"
 
 
-def _proof_lines(proof: Proof) -> Iterator[str]:
+def _proof_lines(proof: Proof, beside: Collection[str]) -> Iterator[str]:
     what = ", ".join(f"{count} {name}" for name, count in proof.searched.items() if count) or "nothing"
     yield f"searched {proof.num_files} files, {proof.bytes / 1e6:.1f} MB, for {what}"
     if proof.plain:
@@ -96,11 +104,13 @@ def _proof_lines(proof: Proof) -> Iterator[str]:
     if proof.released:
         yield f"  {len(proof.released)} more held a part of it, and are released: {_some(proof.released)}"
     for owner, count in sorted(proof.shared.items()):
-        yield f"  {owner}, which stays, holds the same bytes in {count} places"
+        why = _OVERLAP if owner in beside else _LOOKS_SO
+        yield f"  {owner}, which stays, holds the same bytes in {count} places: {why}"
     for hit in proof.hits:
         yield f"  left: {hit.length} bytes at {hit.offset} of {hit.path} ({needles.NAMES[hit.kind]})"
     yield from (f"  left: {path} shows or plays a part of it" for path in proof.shown)
-    yield "none is left" if not proof.left else "delete what is left, and run this again"
+    none = "none is left but what stays" if proof.shared else "none is left"
+    yield none if not proof.left else "delete what is left, and run this again"
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:

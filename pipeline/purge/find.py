@@ -44,6 +44,7 @@ class Found:
       temporary: what killed processes left in this machine's folder for temporary files.
       in_use: what is there of processes that may still run.
       linked: files to delete that have names outside ROOT too, such as in an export; relative to ROOT.
+      beside: clips that stay, and their media, that share the time only of such clips that nobody named.
     """
 
     snapshots: tuple[str, ...]
@@ -59,6 +60,7 @@ class Found:
     events: tuple[str, ...] = ()
     temporary: tuple[str, ...] = ()
     in_use: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 class Finder:
@@ -136,6 +138,7 @@ class Finder:
             outside=tuple(sorted({row["source"] for row in spans if stays_in_place(row["source"])})),
             overlapping=tuple(sorted(self._overlapping(neighbours, self._spans_of(named, attempts)))),
             linked=_linked(self._root, files),
+            beside=_beside(neighbours, self._spans_of(self.dropped, attempts), purged),
         )
 
     def _of_clips(self, rows: pa.Table) -> pa.Table:
@@ -273,6 +276,17 @@ def _pieces(old: ShardFile, place: int) -> Iterator[tuple[int, bytes]]:
     for kind, pieces in ((needles.FRAME, old.index.frames(place)), (needles.STEP, old.index.steps(place))):
         for piece in pieces:
             yield kind, old.read(int(piece["offset"]), int(piece["length"]))
+
+
+def _beside(neighbours: Iterable[Mapping], dropped: tombstones.Spans, purged: tombstones.Spans) -> tuple[str, ...]:
+    """Clips, as the proof calls them, and media of which the time is that of clips that nobody named."""
+
+    def shares(row: Mapping, spans: tombstones.Spans) -> bool:
+        return any(span.shares(row["start_us"], row["end_us"]) for span in spans.of(row["source"]))
+
+    there = [row for row in neighbours if shares(row, dropped) and not shares(row, purged)]
+    names = {f"clip {row['id']}" for row in there} | {row.get("media") or "" for row in there}
+    return tuple(sorted(names - {""}))
 
 
 def _linked(root: str, paths: Sequence[str]) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ import concurrent.futures
 import dataclasses
 import os
 
-from mbt.pipeline import ledger, media, needles, shard_file, storage
+from mbt.pipeline import ledger, media, needles, shard_file, storage, tombstones
 from mbt.pipeline.progress import ByteBar
-from mbt.pipeline.purge import holders
+from mbt.pipeline.purge import ban, holders
 from mbt.pipeline.purge.scan import Scan
 from mbt.schemas import index as shard_index
 
@@ -65,7 +65,15 @@ def search(root: str, wanted: needles.Needles) -> Searched:
         return Searched(len(files), size, [hit for there in found for hit in there])
 
 
-def prove(root: str, clip_ids: frozenset[str], wanted: needles.Needles, searched: Searched, scan: Scan) -> Proof:
+def prove(
+    root: str,
+    clip_ids: frozenset[str],
+    wanted: needles.Needles,
+    searched: Searched,
+    scan: Scan,
+    *,
+    purged: tombstones.Spans,
+) -> Proof:
     """What both searches gave; stored media that hold a part of the clips in spite of their source are released here.
 
     Args:
@@ -74,9 +82,11 @@ def prove(root: str, clip_ids: frozenset[str], wanted: needles.Needles, searched
       wanted: what was searched for.
       searched: where it was found.
       scan: what decoding the media gave.
+      purged: the clips' times.
     """
     holding = {path for path in scan.found if path.startswith(_STORED)}
     holding |= {hit.path for hit in searched.hits if hit.kind == needles.PACKET and hit.path.startswith(_STORED)}
+    ban.by_content(root, sorted(holding), scan.moments, purged)
     holders.release_from(root, sorted(holding), clip_ids)
     hits = [hit for hit in searched.hits if hit.path not in holding]
     others = _media_of_others(root, clip_ids) if hits else frozenset()

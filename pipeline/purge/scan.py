@@ -25,6 +25,7 @@ class Scan:
       num_sounds: runs of sound that were.
       unknown: files that do not decode here, so that nobody knows what they show; relative to ROOT.
       found: files that show or play a part of what was purged, to the numbers of its frames and runs of sound.
+      moments: of these files, the times in microseconds at which they do, counted from their zero.
     """
 
     num_files: int
@@ -33,6 +34,7 @@ class Scan:
     num_sounds: int
     unknown: tuple[str, ...]
     found: dict[str, tuple[int, int]]
+    moments: dict[str, list[tuple[int, int]]] = dataclasses.field(default_factory=dict)
 
 
 def scan(root: str, wanted: Traces, program: str, only: Collection[str] | None = None) -> Scan:
@@ -49,25 +51,27 @@ def scan(root: str, wanted: Traces, program: str, only: Collection[str] | None =
     if not wanted:
         files = []
 
-    def look(path: str) -> tuple[int, int] | None:
+    def look(path: str) -> tuple[tuple[int, int], list[tuple[int, int]]] | None:
         try:
             with storage.local_copy(storage.join(root, path)) as copy:
-                seen = traces.look(copy, program)
+                if (seen := traces.look(copy, program)) is None:
+                    return None
+                counts = wanted.found_in(seen)
+                return counts, traces.times(copy, seen, wanted, program) if any(counts) else []
         except (ffmpeg.WorkerTroubleError, FileNotFoundError):
             return None
-        return None if seen is None else wanted.found_in(seen)
 
-    found, unknown = {}, []
+    found, moments, unknown = {}, {}, []
     with (
         ByteBar(sum(file.bytes for file in files), "decode") as bar,
         concurrent.futures.ThreadPoolExecutor(runner.cores()) as pool,
     ):
-        for file, counts in zip(files, pool.map(look, (file.path for file in files)), strict=True):
+        for file, seen in zip(files, pool.map(look, (file.path for file in files)), strict=True):
             bar.add(file.bytes)
-            if counts is None:
+            if seen is None:
                 unknown.append(file.path)
-            elif any(counts):
-                found[file.path] = counts
+            elif any(seen[0]):
+                found[file.path], moments[file.path] = seen
     return Scan(
         num_files=len(files),
         num_skipped=len(every) - len(files) if wanted else 0,
@@ -75,6 +79,7 @@ def scan(root: str, wanted: Traces, program: str, only: Collection[str] | None =
         num_sounds=len(wanted.sounds),
         unknown=tuple(unknown),
         found=found,
+        moments=moments,
     )
 
 

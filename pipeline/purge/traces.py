@@ -7,11 +7,12 @@ that last, for such things are anybody's.
 
 import dataclasses
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from mbt.pipeline import ffmpeg, needles, passes, storage
+from mbt.pipeline import ffmpeg, needles, passes, probe, storage
 from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS
 
 _FILE = "traces.npz"
@@ -38,6 +39,8 @@ _INPUT = ["-protocol_whitelist", "file,pipe", "-format_whitelist", ",".join(pass
 _GREY = f"setparams=colorspace=unknown:color_trc=unknown,scale={_SIDE}:{_SIDE}:flags=area,format=gray"
 _PICTURES = ["-map", "0:V:0", "-vf", f"fps={FRAME_RATE_HZ},{_GREY}"]
 _SOUND = ["-map", "0:a:0", "-ac", "1", "-ar", str(_HZ), "-f", "s16le", "{0}"]
+_TIME_BASE = re.compile(rb"^#tb 0: (\d+)/(\d+)$", re.MULTILINE)
+_FIRST = re.compile(rb"^0, +-?\d+, +(-?\d+), ", re.MULTILINE)
 _RAW = ["-f", "rawvideo", "-fps_mode", "passthrough", "{0}"]
 
 
@@ -89,6 +92,12 @@ class Traces:
         """How many of the frames, and of the runs of sound, are there."""
         return int(_seen(self.frames, look.frames).sum()), int(_heard(self.sounds, look.sound).sum())
 
+    def times_in(self, look: Look) -> tuple[list[int], list[int]]:
+        """At which microseconds they are there: frames, and runs of sound, each counted from its stream's begin."""
+        frames = np.nonzero(_seen(look.frames, self.frames))[0] * MICROSECONDS // FRAME_RATE_HZ
+        starts = [first + place for first, there in _matches(self.sounds, look.sound) for place in _any(there)]
+        return frames.tolist(), [start * MICROSECONDS // (10 * _STEPS) for start in starts]
+
     def dump(self) -> bytes:
         """For a file."""
         sink = io.BytesIO()
@@ -111,6 +120,29 @@ def look(path: str, program: str) -> Look | None:
     source = ["-i", passes.source(path)]
     pictures, sound = (_decoded([*_HEAD, *_INPUT, *source, *tail], program) for tail in (_pictures(), _SOUND))
     return _look(pictures, sound)
+
+
+def times(path: str, seen: Look, wanted: Traces, program: str) -> list[tuple[int, int]]:
+    """The moments of a local file, counted from its zero, at which what is wanted is there."""
+    frames, sounds = wanted.times_in(seen)
+    pictures_us = _begin_us(path, "V", program) if frames else 0
+    sound_us = _begin_us(path, "a", program) if sounds else 0
+    moments = [(at + pictures_us, at + pictures_us + MICROSECONDS // FRAME_RATE_HZ) for at in frames]
+    return moments + [(at + sound_us, at + sound_us + _IN_A_ROW * MICROSECONDS // 10) for at in sounds]
+
+
+def _begin_us(path: str, kind: str, program: str) -> int:
+    """When a stream begins that is decoded, counted from the file's zero."""
+    words = [*_HEAD, *_INPUT, "-copyts", "-i", passes.source(path), "-map", f"0:{kind}:0"]
+    listed = _decoded([*words, "-frames", "1", "-fps_mode", "passthrough", "-f", "framecrc", "{0}"], program) or b""
+    base, first = _TIME_BASE.search(listed), _FIRST.search(listed)
+    if base is None or first is None:
+        return 0
+    try:
+        zero_us = probe.times(path, program).start_us
+    except ffmpeg.INPUT_FAULTS:
+        return 0
+    return round(int(first[1]) * int(base[1]) / int(base[2]) * MICROSECONDS) - zero_us
 
 
 def look_at(path: str, start_us: int, end_us: int, program: str) -> Look | None:
@@ -200,6 +232,17 @@ def _runs(sound: np.ndarray) -> np.ndarray:
 def _heard(runs: np.ndarray, sound: np.ndarray) -> np.ndarray:
     """Which of the runs are there."""
     found = np.zeros(len(runs), bool)
+    for _, there in _matches(runs, sound):
+        found |= there.any(axis=1)
+    return found
+
+
+def _any(there: np.ndarray) -> list[int]:
+    return np.nonzero(there.any(axis=0))[0].tolist()
+
+
+def _matches(runs: np.ndarray, sound: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """From which step on, and (runs, steps) whether each run is at each of some steps that follow it."""
     spectra = _spectra(sound, _TENTH // _STEPS)
     last = len(spectra) - (_IN_A_ROW - 1) * _STEPS
     at_once = max(1, _AT_ONCE // max(1, len(runs)))
@@ -208,8 +251,7 @@ def _heard(runs: np.ndarray, sound: np.ndarray) -> np.ndarray:
         for place in range(_IN_A_ROW):
             start = first + place * _STEPS
             there &= runs[:, place] @ spectra[start : start + there.shape[1]].T >= _SAME_SOUND
-        found |= there.any(axis=1)
-    return found
+        yield first, there
 
 
 def load(root: str) -> Traces:
