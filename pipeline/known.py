@@ -55,7 +55,8 @@ def of(table: pa.Table, state: pa.Table) -> pa.Table:
     columns["media_start_us"] = pc.if_else(same, pc.fill_null(found["media_start_us"], 0), 0)
     columns["rule"] = pc.fill_null(found["rule"], FIRST_RULES)
     columns |= {name: found[name] for name in ("time", "run", "attempt")}
-    columns["in_storm"] = pc.and_(same, pc.fill_null(found["in_storm"], False))
+    for name in ("in_storm", "mostly_gone"):
+        columns[name] = pc.and_(same, pc.fill_null(found[name], False))
     return pa.table(columns)
 
 
@@ -95,6 +96,7 @@ def with_outcomes(table: pa.Table, state: pa.Table, *, drop_removed: bool = Fals
     columns = dict(zip(table.column_names, table.columns, strict=True))
     for name in ("reason", "detail"):
         columns[name] = pc.if_else(there, "", known[name])
+    columns["mostly_gone"] = pc.and_(pc.invert(there), known["mostly_gone"])
     tried = pc.if_else(pc.equal(known["outcome"], ""), Outcome.NOT_TRIED.value, known["outcome"])
     columns["outcome"] = pc.if_else(there, Outcome.OK.value, tried)
     columns["rule"] = pc.if_else(pc.equal(columns["outcome"], Outcome.UNUSABLE.value), known["rule"], _NO_RULE)
@@ -192,7 +194,7 @@ def _left(
     old = pc.fill_null(pc.less(known["time"], pa.scalar(recheck.before, known["time"].type)), False)
     named = pc.and_(old, pc.is_in(known["outcome"], value_set=pa.array(sorted(recheck.outcomes), pa.string())))
     new = pc.equal(known["outcome"], "")
-    named = pc.or_(named, known["in_storm"])  # nothing of that was ever settled
+    named = pc.or_(named, _is_in_doubt(known))  # nothing of that was ever settled
     again = pc.or_(pc.and_(named, pc.invert(fetched)), is_outdated(known))
     return (
         pc.or_(pc.or_(new, lost), pc.or_(again, pc.invert(remote))),
@@ -201,9 +203,14 @@ def _left(
 
 
 def _failing(known: pa.Table) -> pa.ChunkedArray:
-    """Which clips' sources failed when they were last asked for, and in no storm: it is expected again."""
+    """Which clips' sources failed when they were last asked for, beyond doubt: it is expected again."""
     answered = pc.is_in(known["outcome"], value_set=pa.array(["", Outcome.OK.value]))
-    return pc.and_(pc.invert(answered), pc.invert(known["in_storm"]))
+    return pc.and_(pc.invert(answered), pc.invert(_is_in_doubt(known)))
+
+
+def _is_in_doubt(known: pa.Table) -> pa.ChunkedArray:
+    """Of which clips the newest word was heard of a host that said the like of most."""
+    return pc.or_(known["in_storm"], known["mostly_gone"])
 
 
 def _is_settled(known: pa.Table, fetched: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -214,7 +221,7 @@ def _is_settled(known: pa.Table, fetched: pa.ChunkedArray) -> pa.ChunkedArray:
         if word["outcome"] != Outcome.OK and settled(word["outcome"], word["reason"]):
             same = pc.and_(pc.equal(known["outcome"], word["outcome"]), pc.equal(known["reason"], word["reason"]))
             mask = pc.or_(mask, same)
-    return pc.and_(mask, pc.invert(fetched))
+    return pc.and_(mask, pc.invert(pc.or_(fetched, _is_in_doubt(known))))
 
 
 def _nowhere(table: pa.Table) -> pa.ChunkedArray:

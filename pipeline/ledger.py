@@ -143,11 +143,14 @@ class Writer:
 def state(root: str) -> pa.Table:
     """The newest attempt of every clip that was ever tried; columns as in `ATTEMPTS`, without bytes and tools.
 
-    What was heard `in_storm` settles nothing: it is transient, whatever was said. Else a clip of which nothing but
-    `storms.DOUBT` was heard on `DAYS_OF_DOUBT` days since it was last fetched counts as gone.
+    What was heard `in_storm` settles nothing: it is transient, whatever was said. `mostly_gone` is what few sources
+    were said to be by a host that said so of most: they stay gone, and are asked for again. Else a clip of which
+    nothing but `storms.DOUBT` was heard on `DAYS_OF_DOUBT` days since it was last fetched counts as gone.
     """
     table = read(root, _STATE_COLUMNS)
-    table = table.append_column("in_storm", pa.array(storms.hindsight(table, _given_up(root))))
+    found = storms.hindsight(table, _given_up(root))
+    for name in ("in_storm", "mostly_gone"):
+        table = table.append_column(name, pa.array(getattr(found, name)))
     if not len(table):
         return table
     order = _newest_first(table)

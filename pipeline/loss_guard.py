@@ -1,8 +1,9 @@
 """The guard before publication: a split does not shrink for what says nothing about its clips.
 
 That is: clips that were refused to us, met an error that may pass, were not reached, or whose local files are not
-there; and what was heard in a storm, which the ledger calls transient. A clip that is gone, restricted or cannot be
-used is lost as it should be, and so is a row that left the list.
+there; what was heard in a storm, which the ledger calls transient; and what is gone by the word of a host that said so
+of most. Any other clip that is gone, restricted or cannot be used is lost as it should be, and so is a row that
+left the list.
 """
 
 import dataclasses
@@ -139,7 +140,8 @@ def is_passing(table: pa.Table) -> pa.ChunkedArray:
     counts = _counts(table.filter(came))
     many = pa.array([split for split, count in counts.items() if count > OLD_CLIPS], pa.string())
     own = pc.and_(came, pc.invert(pc.is_in(table["split"], value_set=many)))
-    return pc.and_(pc.is_in(table["outcome"], value_set=pa.array(_PASSING)), pc.invert(own))
+    passing = pc.or_(pc.is_in(table["outcome"], value_set=pa.array(_PASSING)), table["mostly_gone"])
+    return pc.and_(passing, pc.invert(own))
 
 
 def _came(table: pa.Table) -> pa.ChunkedArray:

@@ -6,6 +6,7 @@ storm settles nothing. Only news counts. A clip that failed before, when its hos
 else a run over what an earlier one left, which is hardly anything but failures, would always look like a storm.
 """
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -22,18 +23,19 @@ BLOCKED_SHARE = 0.5  # of a window, from which on it is a storm
 LOST_SHARE = 0.8  # of a window, above which it is one, whatever the failures are
 IN_A_ROW = 20  # that fail are one too, in the middle of a run that went well: by chance, of a host that lost half, 1e-6
 MOSTLY = 0.5  # of all sources that a run asked a host for, 12 or more: if more are said to be lost, none is settled
+FEWEST_GONE = 2  # of the sources of a host that was asked for fewer than `FEWEST`, before most of them say something
 # A reason that alone proves nothing: YouTube says it of videos that are gone, and of good ones to guests it dislikes.
 DOUBT = "unavailable"
 NOT_MEDIA = "not_media"  # a page in the place of media, which may be a login
 BAD_COPY = "bad_copy"  # reason of a lab's own file that is no good: no word of the source's host
 AFTER = 1 << 20  # as the number of an attempt: after all others of its run; such a row repeats what was known
 
-# What an answer says of its host: media came, it is not for us, an error, the source is lost, we are refused.
-WELL, RESTRICTED, FAILED, LOST, BLOCKED = range(5)
+# What an answer says of its host: media came, it is not for us, an error, the source is lost or gone, we are refused.
+WELL, RESTRICTED, FAILED, LOST, GONE, BLOCKED = range(6)
 _KINDS = {
     Outcome.RESTRICTED.value: RESTRICTED,
     Outcome.TRANSIENT.value: FAILED,
-    Outcome.GONE.value: LOST,
+    Outcome.GONE.value: GONE,
     Outcome.BLOCKED.value: BLOCKED,
 }
 # Without media, but with a word on them that would be taken as final, or is on some days.
@@ -63,25 +65,37 @@ def is_storm(kinds: np.ndarray, lost_share: float = LOST_SHARE) -> bool:
     return bool(count >= FEWEST and (blocked >= BLOCKED_SHARE * count or lost > lost_share * count))
 
 
-def hindsight(attempts: pa.Table, stopped: Mapping[int, Collection[str]]) -> np.ndarray:
-    """Which attempts of the ledger brought no media in a storm.
+@dataclasses.dataclass(frozen=True)
+class Hindsight:
+    """What is known of attempts once their run is over.
 
-    That is: their run gave up their host, or most of what it asked the host for was said to be lost.
+    Attributes:
+      in_storm: which brought no media in a storm: their run gave up their host, or most of what it asked the host for
+        was said to be lost.
+      mostly_gone: which said of a source that it is gone, of a host that said so of most, but of too few for a storm.
+    """
+
+    in_storm: np.ndarray
+    mostly_gone: np.ndarray
+
+
+def hindsight(attempts: pa.Table, stopped: Mapping[int, Collection[str]]) -> Hindsight:
+    """Looks back at the attempts of the ledger.
 
     Args:
       attempts: all that were ever made: `run`, `attempt`, `clip_id`, `source`, `outcome` and `reason`.
       stopped: of each run, the hosts that it gave up.
     """
     kinds = _kinds(attempts)
-    stormy = np.zeros(len(attempts), bool)
+    stormy, gone = np.zeros(len(attempts), bool), np.zeros(len(attempts), bool)
     if not np.any(kinds):
-        return stormy
+        return Hindsight(stormy, gone)
     sources = attempts["source"].combine_chunks().dictionary_encode()
     names, of_source = _hosts(sources.dictionary)
     hosts = of_source[sources.indices.to_numpy()]
     rows = np.flatnonzero((hosts >= 0) & _is_answer(attempts))
     if not len(rows):
-        return stormy
+        return Hindsight(stormy, gone)
     runs = attempts["run"].to_numpy().astype(np.int64)
     # What one run heard of one source; of the two or three attempts in it the last.
     group = runs * len(sources.dictionary) + sources.indices.to_numpy()
@@ -89,8 +103,8 @@ def hindsight(attempts: pa.Table, stopped: Mapping[int, Collection[str]]) -> np.
     clips = attempts["clip_id"].combine_chunks().dictionary_encode()
     answers = _Answers(group[rows], runs[rows], hosts[rows], kinds[rows])
     given_up = {run: [names.index(host) for host in found if host in names] for run, found in stopped.items()}
-    stormy[rows] = answers.in_storm(clips.indices.to_numpy()[rows], len(clips.dictionary), given_up)
-    return stormy & (kinds > WELL)
+    stormy[rows], gone[rows] = answers.judged(clips.indices.to_numpy()[rows], len(clips.dictionary), given_up)
+    return Hindsight(stormy & (kinds > WELL), gone & (kinds == GONE))
 
 
 class _Answers:
@@ -104,10 +118,12 @@ class _Answers:
         # A source that gave media, to whichever attempt and for whichever clip, is there.
         self._kinds = np.where(np.minimum.reduceat(kinds, self._starts) == WELL, WELL, kinds[ends - 1])
 
-    def in_storm(self, clips: np.ndarray, num_clips: int, given_up: Mapping[int, Sequence[int]]) -> np.ndarray:
-        """Of each row, whether it was heard in a storm; run by run, since one decides what the next one expects."""
+    def judged(
+        self, clips: np.ndarray, num_clips: int, given_up: Mapping[int, Sequence[int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row the two of `Hindsight`; run by run, since one decides what the next one expects."""
         failing = np.zeros(num_clips, bool)
-        stormy = np.zeros(len(self._starts), bool)
+        stormy, gone = np.zeros(len(self._starts), bool), np.zeros(len(self._starts), bool)
         bounds = np.flatnonzero(np.concatenate([[True], self._runs[1:] != self._runs[:-1], [True]]))
         for first, last in itertools.pairwise(bounds):
             groups = slice(first, last)
@@ -117,15 +133,32 @@ class _Answers:
             hosts = self._mostly_lost(groups, expected)
             hosts[given_up.get(int(self._runs[first]), [])] = True
             stormy[groups] = hosts[self._hosts[groups]] & is_lost
-            settled = np.repeat(~stormy[groups], self._sizes[groups])
+            gone[groups] = self._mostly_gone(groups, expected)[self._hosts[groups]] & (self._kinds[groups] == GONE)
+            settled = np.repeat(~(stormy | gone)[groups], self._sizes[groups])
             failing[clips[begin:end][settled]] = np.repeat(is_lost, self._sizes[groups])[settled]
-        return np.repeat(stormy, self._sizes)
+        return np.repeat(stormy, self._sizes), np.repeat(gone, self._sizes)
 
     def _mostly_lost(self, groups: slice, expected: np.ndarray) -> np.ndarray:
         """Of each host, whether it said of most sources that they are lost."""
-        hosts, kinds = self._hosts[groups][~expected], self._kinds[groups][~expected]
-        asked, lost = (np.bincount(some, minlength=self._hosts.max() + 1) for some in (hosts, hosts[kinds == LOST]))
+        asked, lost = self._counts(groups, ~expected, (LOST, GONE))
         return (asked >= FEWEST) & (lost > MOSTLY * asked)
+
+    def _mostly_gone(self, groups: slice, expected: np.ndarray) -> np.ndarray:
+        """Of each host that was asked for few sources, whether it said of most that they are gone.
+
+        What is expected counts too: of a few there is no past that could be told from the present.
+        """
+        found = np.zeros(self._hosts.max() + 1, bool)
+        for counted in (~expected, np.ones_like(expected)):
+            asked, gone = self._counts(groups, counted, (GONE,))
+            found |= (asked < FEWEST) & (gone >= FEWEST_GONE) & (gone > MOSTLY * asked)
+        return found
+
+    def _counts(self, groups: slice, counted: np.ndarray, of_kinds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Of each host, how many sources it was asked for, and how many answers were of these kinds."""
+        hosts, kinds = self._hosts[groups][counted], self._kinds[groups][counted]
+        some = hosts[np.isin(kinds, of_kinds)]
+        return np.bincount(hosts, minlength=self._hosts.max() + 1), np.bincount(some, minlength=self._hosts.max() + 1)
 
 
 def _kinds(attempts: pa.Table) -> np.ndarray:

@@ -49,6 +49,9 @@ def test_how_much_may_be_lost(found, allowed, expected):
     assert not found.is_excessive(found.share)  # what the message says is enough
 
 
+MOSTLY_GONE = "http_410"  # here: of a host that said so of most
+
+
 def rows(*words: str) -> pa.Table:
     """Clips with an outcome and reason each."""
     made = []
@@ -56,12 +59,17 @@ def rows(*words: str) -> pa.Table:
         outcome, _, reason = word.partition("/")
         source = f"http://host/{number}.mp4" if reason != "missing" else f"/videos/{number}.mp4"
         fields = {"id": f"clip-{number}", "split": "train", "file": "clips.csv", "line": number + 2, "detail": "why"}
-        made.append(fields | {"source": source, "outcome": outcome, "reason": reason, "digest": "d" * (word == "ok")})
+        fields |= {"source": source, "outcome": outcome, "reason": reason, "digest": "d" * (word == "ok")}
+        made.append(fields | {"mostly_gone": reason == MOSTLY_GONE})
     return pa.Table.from_pylist(made)
 
 
 @pytest.mark.parametrize(
-    "word", ["transient/http_503", "transient/missing", "transient/internal_error", "blocked/http_429", "not_tried"]
+    "word",
+    [
+        *("transient/http_503", "transient/missing", "transient/internal_error", "blocked/http_429", "not_tried"),
+        f"gone/{MOSTLY_GONE}",
+    ],
 )
 def test_what_may_pass_counts(tmp_path, word):
     with pytest.raises(IncompleteError, match=r"train would lack 2 of 12 clips \(over 10 %\).*--allow_loss=0.17"):

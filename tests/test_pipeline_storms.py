@@ -108,6 +108,58 @@ def test_what_a_refresh_heard_in_a_storm_drops_nothing_and_is_asked_again(server
     assert storms.FEWEST <= len(server.heads) < ROWS and outcomes(root) == {"ok": ROWS}
 
 
+@pytest.fixture
+def publish(server, mbt_data, write_csv, tmp_path):
+    """Runs a command for some of the server's clips; how many records it published, or why it did not."""
+
+    def publish(command: str, names: list[str], *flags: str) -> int | str:
+        write_clips(write_csv, tmp_path, [f"{server.url}/{name}" for name in names])
+        words = [f"--annotations={tmp_path}/clips.csv", f"--output={tmp_path}/out", "--allow_private_hosts", "--json"]
+        done = mbt_data(command, *words, *flags)
+        assert done.returncode in (0, 1) and (done.returncode == 0) == (done.stdout != ""), done.stderr
+        return json.loads(done.stdout)["splits"]["train"]["records"] if done.stdout else done.stderr
+
+    return publish
+
+
+def without(server, names: list[str]) -> dict[str, bytes]:
+    """Takes these films off the server."""
+    return {name: server.files.pop(name) for name in names}
+
+
+def test_a_few_records_of_which_most_are_said_to_be_gone_are_not_dropped(server, publish, tmp_path):
+    names = list(server.files)[:10]
+    assert publish("build", names) == 10
+    away = without(server, names[2:])
+    dropping = ("refresh", names, "--removed=drop")
+    for flags in ((*dropping, "--older_than=0s"), dropping):  # whatever the age: it is in doubt
+        said = publish(*flags)
+        assert "train would lack 8 of 10 records" in said and "--allow_loss=0.80" in said, said
+        assert len(snapshots(tmp_path / "out")) == 1
+    server.files |= away
+    assert publish(*dropping) == 10
+    without(server, names[2:])
+    assert publish(*dropping, "--older_than=0s", "--allow_loss=0.8") == 2
+    assert publish(*dropping) == 2  # that snapshot has accounted for them
+
+
+def test_a_first_build_of_a_few_clips_waits_for_a_server_that_says_most_are_gone(server, publish, tmp_path):
+    names = list(server.files)[:11]
+    away = without(server, names[1:])
+    said = publish("build", names)
+    assert "train would lack 10 of 11 clips" in said and "(gone, http_404: " in said, said
+    assert not snapshots(tmp_path / "out")
+    server.files |= away
+    assert publish("build", names) == 11
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_few_clips_of_which_one_is_gone_are_published(server, publish, count):
+    names = list(server.files)[:count]
+    without(server, names[1:2])
+    assert publish("build", names) == count - 1
+
+
 def test_what_failed_before_a_run_is_expected_to_fail_in_it(server, mbt_data, write_csv, tmp_path):
     """A run over what an earlier one left has hardly any answers but failures."""
     dead = [f"{server.url}/500/{number:02d}.mp4" for number in range(14)]
@@ -206,6 +258,29 @@ def test_a_note_that_a_power_cut_left_empty_is_none(tmp_path):
 )
 def test_what_is_said_of_most_settles_nothing(tmp_path, answers, expected):
     assert collections.Counter(state(tmp_path, attempts(1, answers)).values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([heard((GONE, 1))], 0),  # one source says nothing of its host
+        ([heard((GONE, 2))], 2),
+        ([heard((OK, 2), (GONE, 2))], 0),
+        ([heard((OK, 2), (GONE, 3))], 3),
+        ([heard((OK, 5), (GONE, 6))], 6),
+        ([heard((OK, 1), (PAGE, 5), (GONE, 4))], 0),
+        ([heard((OK, 8), (GONE, 7))], 0),
+        ([heard((GONE, 1), host=f"http://host{number}") for number in range(9)], 0),
+        ([heard((OK, 2), (ERROR, 8)), heard((GONE, 8), first=2)], 8),  # that they failed before is no excuse
+        ([heard((GONE, 8)), heard((GONE, 8))], 8),
+        ([heard((GONE, 8)), heard((GONE, 8), (OK, 40))], 0),
+        ([heard((OK, 970), (ERROR, 30)), heard((GONE, 30), first=970)], 0),
+    ],
+)
+def test_what_few_are_said_to_be_is_in_doubt(tmp_path, runs, expected):
+    words = state(tmp_path, *(attempts(number, answers) for number, answers in enumerate(runs, 1)))
+    doubted = [row["outcome"] for row in ledger.state(str(tmp_path)).to_pylist() if row["mostly_gone"]]
+    assert doubted == ["gone"] * expected and not any(in_storm for _, in_storm in words.values())
 
 
 def test_a_storm_is_its_hosts(tmp_path):
