@@ -94,6 +94,8 @@ with t.opened(pathlib.Path(sys.argv[1]), writes=True) as checkpoints:
     checkpoints.save(t.make_state(1, {SIZE}))
     checkpoints.save(t.make_state(2, {SIZE}))
     assert checkpoints._manager.is_saving_in_progress()
+    while len(os.listdir(os.path.join(sys.argv[1], "checkpoints"))) < 2:  # a thread makes its folder
+        assert checkpoints._manager.is_saving_in_progress()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
