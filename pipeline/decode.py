@@ -51,7 +51,7 @@ def settings() -> dict[str, object]:
         "pictures": pictures.settings(),
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "streams": "the default ones, then ffmpeg's choice; mono tracks of which none is preferred, mixed",
-        "channels": "mono, ffmpeg's downmix; the loudest channel where that cancels; W of ambisonics",
+        "channels": "mono, ffmpeg's downmix; the loudest channel in seconds in which that cancels; W of ambisonics",
         "max_pixels": MAX_PIXELS,
         "max_clip_us": MAX_CLIP_US,
         "max_clip_bytes": MAX_CLIP_BYTES,
@@ -92,9 +92,9 @@ def decode(path: str, start_us: int, end_us: int, *, program: str, time_limit_s:
     if (
         len(done.sounds) == 1
         and sound.is_faint(pcm)
-        and (kept := _kept(pcm, reading, span, program, time_limit_s)) is not None
+        and (restored := _restored(pcm, reading, span, program, time_limit_s)) is not None
     ):
-        pcm = kept
+        pcm = restored
         treatments.add(sound.DOWNMIX_CANCELS)
     if sound.is_silent(pcm):
         treatments.add(sound.SILENT)
@@ -123,15 +123,15 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
     return struct.unpack_from(">HH", jpeg, at + 5)
 
 
-def _kept(pcm: np.ndarray, reading: Reading, span: Span, program: str, time_limit_s: float) -> np.ndarray | None:
-    """The sound of one channel where mixing has lost it: what is faint is looked at again, without the pictures."""
+def _restored(pcm: np.ndarray, reading: Reading, span: Span, program: str, time_limit_s: float) -> np.ndarray | None:
+    """The sound with what mixing has lost: what is faint is looked at again, without the pictures."""
     found, used = reading.done.streams, streams.mapped(reading.done.log)
     chosen = next((stream for stream in found.audio if stream.index == used.get(1)), None) if found else None
     if chosen is None or chosen.channels < 2 or len(reading.done.sounds) > 1 or chosen.layout.startswith("ambisonic"):
         return None
-    apart = Wanted(pictures=None, sounds=(Sound(channels=None),))
+    apart = Wanted(pictures=None, sounds=(Sound(channels=None),), linger_us=reading.linger_us)
     done = passes.run(span, reading.seek_us, apart, program, time_limit_s)
-    return sound.kept(pcm, done.sounds[0].pcm) if done.returncode == 0 else None
+    return sound.restored(pcm, done.sounds[0].pcm) if done.returncode == 0 else None
 
 
 def _whole(frames: list[bytes], samples: np.ndarray, duration_us: int, treatments: tuple[str, ...]) -> Decoded:

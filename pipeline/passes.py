@@ -273,6 +273,8 @@ def _words(wanted: Wanted) -> tuple[list[str], list[str]]:
     if wanted.pictures is not None:
         outputs.append(_picture_output(media, wanted))
     outputs += [_sound_output(media, sound, len(outputs) + n) for n, sound in enumerate(wanted.sounds)]
+    if wanted.pictures is None:
+        outputs.append(_unseen_output(media))
     words = (ffmpeg.merge_outputs(*outputs) if len(outputs) > 1 else outputs[0]).get_args()
     cut = words.index("-i")
     quiet = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-cpuflags", process.CPU_FLAGS]
@@ -299,6 +301,11 @@ def _sound_output(media, sound: Sound, number: int):
     which = {"map": f"0:{sound.index}"} if sound.index is not None else {"vn": None, "sn": None, "dn": None}
     exact = {"flags:a": "+bitexact", "map_metadata": -1}
     return media.output(f"{{{2 * number}}}", af=chain, f="s16le", acodec="pcm_s16le", **stats, **which, **exact)
+
+
+def _unseen_output(media):
+    """The picture, copied to nowhere: where a file's clock begins, and begins again, ffmpeg sees by what it reads."""
+    return media.output("-", vcodec="copy", f="null", an=None, sn=None, dn=None, t=_END)
 
 
 def _first_picture(stats: bytes, span: Span) -> tuple[int | None, bool]:

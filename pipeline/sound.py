@@ -1,16 +1,19 @@
 """Which sound of a file is the clip's, and what to do where mixing it down loses it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mbt.pipeline.passes import Heard, Sound
 from mbt.pipeline.streams import AudioStream, Streams
+from mbt.schemas.clip import SAMPLE_RATE_HZ
 
-# Below this (-40 dB of full scale) the mix may be what is left of channels that cancel, and they are looked at one by
-# one; it has cancelled where the loudest channel has ten times its amplitude.
+# Second by second: below this (-40 dB of full scale) the mix may be what is left of channels that cancel, and they are
+# looked at one by one; it has cancelled where the loudest has ten times its amplitude.
+_PART = SAMPLE_RATE_HZ
 _FAINT = 0.01 * 32768
 _CANCELLED = 10.0
+_FADE = SAMPLE_RATE_HZ // 100 + 1  # from the mix to a channel and back, so that nothing clicks; odd
 _SILENT_PEAK = 3  # -80 dB of full scale: what dithering leaves of silence
 _MOST_TRACKS = 32
 
@@ -59,29 +62,58 @@ def is_silent(pcm: np.ndarray) -> bool:
 
 
 def is_faint(pcm: np.ndarray) -> bool:
-    """Whether it may be what is left of channels that cancel."""
-    return _amplitude(pcm) < _FAINT
+    """Whether a second of it may be what is left of channels that cancel."""
+    return any(_amplitude(part) < _FAINT for part in _parts(pcm))
 
 
-def kept(mix: np.ndarray, channels: np.ndarray) -> np.ndarray | None:
-    """The loudest of the channels (the first of equals, the left one), where mixing them down has lost the sound."""
+def restored(mix: np.ndarray, channels: np.ndarray) -> np.ndarray | None:
+    """The mix, with a channel in its place in the seconds in which mixing has lost the sound; None where it has not.
+
+    It is the loudest channel of those seconds; of equals the first, which is the left one.
+    """
     if channels.ndim != 2:
         return None
-    amplitudes = [_amplitude(channels[:, channel]) for channel in range(channels.shape[1])]
-    loudest = int(np.argmax(np.asarray(amplitudes) > 0.999 * max(amplitudes)))
-    if is_silent(channels[:, loudest]) or amplitudes[loudest] < _CANCELLED * _amplitude(mix):
+    channels = np.pad(channels[: len(mix)], ((0, max(0, len(mix) - len(channels))), (0, 0)))
+    lost = [_is_lost(part, channels_) for part, channels_ in zip(_parts(mix), _parts(channels), strict=True)]
+    if not any(lost):
         return None
-    return np.ascontiguousarray(channels[:, loudest])
+    where = np.repeat(lost, _PART)[: len(mix)]
+    amplitudes = np.array([_amplitude(channel[where]) for channel in channels.T])
+    loudest = channels[:, int(np.argmax(amplitudes > 0.999 * amplitudes.max()))].astype(np.int64)
+    share = _around(_around(where) > 0)  # the fades lie in the seconds beside
+    return ((2 * (share * loudest + (_FADE - share) * mix) + _FADE) // (2 * _FADE)).astype(np.int16)
 
 
 def settings() -> dict[str, object]:
     """Every number of the choice, for `dataset.json`."""
-    return {"faint": _FAINT, "cancelled": _CANCELLED, "silent_peak": _SILENT_PEAK, "most_tracks": _MOST_TRACKS}
+    return {
+        "part_samples": _PART,
+        "faint": _FAINT,
+        "cancelled": _CANCELLED,
+        "fade_samples": _FADE,
+        "silent_peak": _SILENT_PEAK,
+        "most_tracks": _MOST_TRACKS,
+    }
 
 
 def _is_alike(stream: AudioStream, chosen: AudioStream) -> bool:
     form = ("layout", "is_default", "language", "codec", "sample_rate_hz")
     return stream.layout == "mono" and all(getattr(stream, name) == getattr(chosen, name) for name in form)
+
+
+def _parts(pcm: np.ndarray) -> Iterator[np.ndarray]:
+    return (pcm[first : first + _PART] for first in range(0, len(pcm), _PART))
+
+
+def _around(where: np.ndarray) -> np.ndarray:
+    """How many of the samples around each one, as far as a fade reaches, are there."""
+    return np.convolve(np.pad(where.astype(np.int64), _FADE // 2, "edge"), [1] * _FADE, "valid")
+
+
+def _is_lost(mix: np.ndarray, channels: np.ndarray) -> bool:
+    amplitude = _amplitude(mix)
+    heard = (channel for channel in channels.T if not is_silent(channel))
+    return amplitude < _FAINT and any(_amplitude(channel) >= _CANCELLED * amplitude for channel in heard)
 
 
 def _amplitude(pcm: np.ndarray) -> float:

@@ -50,11 +50,13 @@ class Reading:
       done: the pass that gives it.
       seek_us: where that began to read.
       treatments: what it did that is not done to most files.
+      linger_us: how much further it read than the span.
     """
 
     done: Pass
     seek_us: int
     treatments: frozenset[str]
+    linger_us: int = 0
 
 
 def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = False) -> Reading:
@@ -97,7 +99,7 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
         done = passes.run(span, place, wanted, program, time_limit_s)
     if (size := _checked(done, span).size_at_start) and not thumbnails:
         done = _checked(passes.run(span, place, dataclasses.replace(wanted, size=size), program, time_limit_s), span)
-    return Reading(done=done, seek_us=place, treatments=treatments)
+    return Reading(done=done, seek_us=place, treatments=treatments, linger_us=wanted.linger_us)
 
 
 def _from_further_back(

@@ -79,6 +79,90 @@ def test_channels_that_cancel_are_heard(clip, name, codec):
     assert made.treatments == ("downmix_cancels",)
 
 
+def test_sound_is_heard_also_in_the_seconds_in_which_its_channels_cancel(ffmpeg_program, tmp_path):
+    """Another tone in each second; from 2 s to 7 s the right channel is inverted, and 4 s to 5 s is silent."""
+    seconds, rate = 10, 16_000
+    time = np.arange(seconds * rate) / rate
+    left = 0.4 * np.sin(2 * np.pi * (400 + 100 * np.floor(time)) * time) * ~((time >= 4) & (time < 5))
+    right = np.where((time >= 2) & (time < 7), -left, left)
+    made = decoded_pcm(ffmpeg_program, tmp_path, np.stack([left, right], axis=1), "stereo")
+    heard = made.pcm / 32768
+    assert made.treatments == ("downmix_cancels",) and len(heard) == len(left)
+    assert np.abs(heard - left).max() < 0.001
+    film = decoded_pcm(ffmpeg_program, tmp_path, np.stack([left, left], axis=1), "stereo")
+    assert film.treatments == () and np.abs(film.pcm / 32768 - left).max() < 0.001
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_late_sound_whose_channels_cancel_comes_at_its_time(ffmpeg_program, tmp_path, copies):
+    """A transport stream's clock begins with what is read of it, and a second recording's with what is read on."""
+    sound = ["-itsoffset", "1.2", "-f", "lavfi", "-i", tone(500, -500, channels="stereo")]
+    pictures = ["-f", "lavfi", "-i", "testsrc2=s=64x48:d=4"]
+    part, film = tmp_path / "part.ts", tmp_path / "film.ts"
+    command = [ffmpeg_program, "-v", "error", *pictures, *sound, "-c:v", "mpeg2video", "-c:a", "mp2", str(part)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    film.write_bytes(part.read_bytes() * copies)
+    made = decode(str(film), SECOND // 2, 7 * SECOND // 2, program=ffmpeg_program)
+    (loud,) = np.nonzero(np.abs(made.pcm) > 1000)
+    assert "downmix_cancels" in made.treatments
+    assert abs(loud[0] / 16_000 - 0.7) < 0.03 and abs(loud[-1] / 16_000 - 2.7) < 0.03
+
+
+def test_between_the_mix_and_a_channel_nothing_clicks(ffmpeg_program, tmp_path):
+    """The right channel is silent, so that the mix is half of the left; then it cancels."""
+    time = np.arange(4 * 16_000) / 16_000
+    tone, cancels = 0.4 * np.sin(2 * np.pi * 100 * time), time >= 2
+    pcm = np.stack([tone, np.where(cancels, -tone, 0)], axis=1)
+    made = decoded_pcm(ffmpeg_program, tmp_path, pcm, "stereo")
+    heard = made.pcm / 32768
+    assert made.treatments == ("downmix_cancels",)
+    assert (
+        np.abs(heard[:31_800] - tone[:31_800] / 2).max() < 0.001
+        and np.abs(heard[32_000:] - tone[32_000:]).max() < 0.001
+    )
+    assert np.abs(np.diff(heard)).max() < 1.05 * np.abs(np.diff(tone)).max()
+
+
+@pytest.mark.parametrize(
+    ("layout", "amplitudes", "kept"),
+    [
+        ("stereo", [0.4, -0.4], 0),
+        ("stereo", [0.39, -0.4], 1),
+        ("5.1", [0, 0, 0, 0.4, 0, 0], 3),
+        ("7.1", [0, 0, 0, 0.4, 0, 0, 0, 0], 3),
+        ("7.1", [0.4, -0.4, 0, 0, 0, 0, 0, 0], 0),
+        ("7.1", [0, 0, 0, 0, -0.4, 0.4, 0, 0], 4),
+        ("7.1", [0.1, -0.1, 0, 0, 0, 0, 0.4, -0.4], 6),
+    ],
+)
+@pytest.mark.parametrize("silent_s", [0, 2])
+def test_the_loudest_channel_is_heard_where_all_cancel(ffmpeg_program, tmp_path, layout, amplitudes, kept, silent_s):
+    """Low-frequency effects, which no mix holds, are heard where there is nothing else."""
+    time = np.arange(4 * 16_000) / 16_000
+    pcm = np.outer(np.sin(2 * np.pi * 100 * time) * (time >= silent_s), amplitudes)
+    made = decoded_pcm(ffmpeg_program, tmp_path, pcm, layout)
+    assert made.treatments == ("downmix_cancels",)
+    assert np.abs(made.pcm / 32768 - pcm[:, kept]).max() < 0.001
+
+
+@pytest.mark.parametrize("channel", range(8))
+def test_one_channel_of_eight_is_mixed_by_its_weight(ffmpeg_program, tmp_path, channel):
+    """Also where it is faint: nothing cancels, but of low-frequency effects, which have no weight."""
+    pcm = np.outer(np.sin(2 * np.pi * 100 * np.arange(32_000) / 16_000), 0.02 * (np.arange(8) == channel))
+    made = decoded_pcm(ffmpeg_program, tmp_path, pcm, "7.1")
+    assert made.treatments == (("downmix_cancels",) if channel == 3 else ())
+
+
+def decoded_pcm(program: str, folder, samples: np.ndarray, layout: str):
+    """A film of these samples, of 16 kHz, (samples, channels), decoded."""
+    (folder / "pcm").write_bytes((samples * 32767).round().astype("<i2").tobytes())
+    raw = ["-f", "s16le", "-ar", "16000", "-ch_layout", layout, "-i", str(folder / "pcm")]
+    pictures = ["-f", "lavfi", "-i", f"testsrc2=s=64x48:d={len(samples) / 16_000}"]
+    command = [program, "-v", "error", "-y", *pictures, *raw, "-pix_fmt", "yuv420p", "-c:a", "flac"]
+    subprocess.run([*command, str(folder / "pcm.mkv")], check=True, stdin=subprocess.DEVNULL)
+    return decode(str(folder / "pcm.mkv"), 0, len(samples) * SECOND // 16_000, program=program)
+
+
 def test_a_quiet_film_is_only_quiet(clip):
     made = clip("q.mkv", [tone(500, 500, channels="stereo", amplitude=0.003)], "-c:v", "ffv1", "-c:a", "flac")
     assert made.treatments == () and np.abs(made.pcm).max() in range(90, 110)
