@@ -2,11 +2,14 @@
 
 import dataclasses
 import re
+from fractions import Fraction
 
-from mbt.pipeline import pictures, sound, streams
-from mbt.pipeline.passes import Pass, Wanted
+from mbt.pipeline import color, passes, pictures, sound, streams
+from mbt.pipeline.passes import Change, Pass, Wanted
+from mbt.pipeline.pictures import Pictures
 from mbt.pipeline.reasons import UnusableError
-from mbt.pipeline.streams import Streams, VideoStream
+from mbt.pipeline.shown import Shown
+from mbt.pipeline.streams import Streams, VideoStream, has_no_index
 
 _REFUSED = re.compile(r"^\[swscaler @ [^\]]*\] \[error\] Unsupported input ", re.MULTILINE)
 
@@ -41,6 +44,64 @@ def steadied(done: Pass, wanted: Wanted) -> tuple[Wanted, frozenset[str]] | None
         return None
     seen = pictures.filters(video, steady=True)
     return dataclasses.replace(wanted, pictures=seen), frozenset(seen.treatments)
+
+
+def as_at_start(done: Pass, wanted: Wanted) -> Wanted | None:
+    """What to ask of another pass, where a stream changes, so that frames suit the span's own first picture.
+
+    None where this pass was right, or no other can be.
+    """
+    video = _video(done.streams, done.log) if done.streams else None
+    if video is None or wanted.pictures is None:
+        return None
+    has_sizes = any(change.size != (video.width, video.height) for change in done.changes)
+    if done.returncode:
+        is_cure = has_sizes and wanted.pictures.each and wanted.even is None
+        return dataclasses.replace(wanted, even=_size_at_start(done, video)) if is_cure else None
+    if (first := done.first_picture) is None or not done.frames:
+        return None
+    seen = wanted.pictures
+    if has_no_index(done.streams) and seen == pictures.filters(video):
+        seen = _seen(video, first, done.change_at_start)
+    if has_sizes and pictures.is_turned(video) and not seen.is_turned_last:
+        seen = pictures.turned_last(seen, video.rotation)
+    if seen != wanted.pictures:
+        return dataclasses.replace(wanted, pictures=seen)
+    return None if wanted.thumbnails else _sized(done, wanted, first, video)
+
+
+def _seen(video: VideoStream, first: Shown, change: Change | None) -> Pictures:
+    """What a stream would need if it had begun with this picture."""
+    told, names = color.readable(video), ("width", "height", "color_range", "matrix", "primaries", "transfer")
+    changes = {name: getattr(first, name) for name in names if getattr(first, name) != getattr(told, name)}
+    if first.field_order != "progressive":
+        changes["field_order"] = first.field_order
+    if change is not None and change.matrix == "unknown" and told.matrix is not None:
+        # Filters go on with the matrix with which they began.
+        untold = dataclasses.replace(video, **changes | {"matrix": None})
+        seen = pictures.filters(untold)
+        return dataclasses.replace(seen, each=",".join(filter(None, (color.tags(untold), seen.each))))
+    return pictures.filters(dataclasses.replace(video, **changes))
+
+
+def _size_at_start(done: Pass, video: VideoStream) -> tuple[int, int]:
+    return done.change_at_start.size if done.change_at_start else (video.width, video.height)
+
+
+def _sized(done: Pass, wanted: Wanted, first: Shown, video: VideoStream) -> Wanted | None:
+    """The same with the frame size that the first picture's shape asks for, where the pass began with another."""
+    assert wanted.pictures is not None
+    even, pixel_aspect = wanted.even, first.pixel_aspect
+    width, height = first.width, first.height
+    if even is not None:
+        even = width, height = _size_at_start(done, video)
+        pixel_aspect *= Fraction(first.width * height, first.height * width)
+    size = pictures.frame_size(width, height, float(pixel_aspect))
+    made = passes.jpeg_size(done.frames)
+    is_upright = not wanted.pictures.is_turned_last or video.rotation == 180
+    if (size if is_upright else size[::-1]) == made[::-1] and even == wanted.even:
+        return None
+    return dataclasses.replace(wanted, pictures=pictures.sized(wanted.pictures, *size), even=even)
 
 
 def _video(found: Streams, log: str) -> VideoStream | None:

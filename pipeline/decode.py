@@ -1,14 +1,13 @@
 """A span of a media file to JPEG frames at 25 fps and 16 kHz mono PCM, in one ffmpeg pass where that is enough."""
 
 import dataclasses
-import struct
 from collections.abc import Sequence
 
 import numpy as np
 
 from mbt.pipeline import ffmpeg as process
 from mbt.pipeline import passes, pictures, pieces, sound, streams, timeline
-from mbt.pipeline.passes import MAX_CLIP_BYTES, MAX_ERROR_RATE, MAX_PIXELS, Sound, Span, Wanted
+from mbt.pipeline.passes import MAX_CLIP_BYTES, MAX_ERROR_RATE, MAX_PIXELS, Sound, Span, Wanted, jpeg_size
 from mbt.pipeline.reasons import UnusableError
 from mbt.pipeline.timeline import Reading
 from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS, SAMPLE_RATE_HZ, num_frames
@@ -113,14 +112,6 @@ def split_jpegs(stream: bytes | bytearray) -> list[bytes]:
             frames.append(bytes(view[start : end + 2]))
             start = end + 2
     return frames
-
-
-def jpeg_size(jpeg: bytes) -> tuple[int, int]:
-    """(height, width) from the baseline frame header (ITU T.81, B.2.2)."""
-    at = 2
-    while jpeg[at + 1] != 0xC0:
-        at += 2 + struct.unpack_from(">H", jpeg, at + 2)[0]
-    return struct.unpack_from(">HH", jpeg, at + 5)
 
 
 def _restored(pcm: np.ndarray, reading: Reading, span: Span, program: str, time_limit_s: float) -> np.ndarray | None:

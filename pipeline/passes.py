@@ -9,13 +9,14 @@ drop what is before the start: the picture that is on screen then may be old.
 import dataclasses
 import functools
 import re
+import struct
 from collections.abc import Callable
 
 import ffmpeg
 import numpy as np
 
 from mbt.pipeline import ffmpeg as process
-from mbt.pipeline import pieces
+from mbt.pipeline import pieces, shown
 from mbt.pipeline.pictures import PLAIN, SCALER, Pictures
 from mbt.pipeline.reasons import UnusableError
 from mbt.pipeline.streams import Streams, parse
@@ -48,6 +49,7 @@ _START_US, _START, _END, _FRAMES, _LAST_FRAME = "<start_us>", "<start>", "<end>"
 _NEAREST = f"settb=1/{MICROSECONDS},setpts=PTS-{_START_US}-{_TIE_US}-min((PTS-PREV_INPTS)/2\\,{_SWITCH_US})"
 _AT_25 = f"fps={FRAME_RATE_HZ}:start_time=0:round=up,trim=end_frame={_LAST_FRAME}"
 _NO_MORE = f"select=lt(n\\,{_FRAMES})"
+_EVEN = f"scale=w={{}}:h={{}}:interl=-1:flags={SCALER}"
 _RESAMPLED = f"atrim=start={_START}:end={_END},aresample={SAMPLE_RATE_HZ}"  # continuous: `pieces` knows of holes
 
 THUMBNAIL = 8  # pixels a side: the cheapest picture that proves that there is one
@@ -56,7 +58,7 @@ _PICTURE_STATS = "{{ptsi}} {{tbi}} {{ni}}"
 _SOUND_STATS = "{{pts}} {{samp}} {{ni}}"
 _CHANGED = re.compile(
     r"^\[graph [^\]]*\] \[warning\] filter context - .*, incoming frame"
-    r" - w: (\d+) h: (\d+) .* pts_time: (-?\d+(?:\.\d+)?)$",
+    r" - w: (\d+) h: (\d+) .* csp: (\S+) .* pts_time: (-?\d+(?:\.\d+)?)$",
     re.MULTILINE,
 )
 _NO_NUMBER = (1 << 64) - 1  # of a frame, where ffmpeg knows none
@@ -86,14 +88,14 @@ class Wanted:
       pictures: how pictures become frames; None for no pictures.
       sounds: an output each.
       thumbnails: tiny grey pictures in the place of JPEGs.
-      size: (width, height) of the source pictures by which frames are sized; None for those of the first that is read.
+      even: (width, height) to which every source picture is brought before anything else; None for their own.
       linger_us: by so much both streams are read on past the end of the span, and what they give there is dropped.
     """
 
     pictures: Pictures | None = PLAIN
     sounds: tuple[Sound, ...] = (Sound(),)
     thumbnails: bool = False
-    size: tuple[int, int] | None = None
+    even: tuple[int, int] | None = None
     linger_us: int = 0
 
 
@@ -128,6 +130,21 @@ class Heard:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Change:
+    """A source picture of another size, pixel format, range or matrix than those before, as the decoder gave it.
+
+    Attributes:
+      size: (width, height).
+      matrix: of its colours, by ffmpeg's name; "unknown" where it does not say.
+      time_us: on the file's clock.
+    """
+
+    size: tuple[int, int]
+    matrix: str
+    time_us: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Pass:
     """What a pass gave.
 
@@ -152,13 +169,23 @@ class Pass:
     sounds: tuple[Heard, ...] = ()
 
     @property
-    def size_at_start(self) -> tuple[int, int] | None:
-        """(width, height) of the source picture of frame 0, where the size changed before it and after the first."""
-        found = None
-        for width, height, seconds in _CHANGED.findall(self.log):
-            if float(seconds) * MICROSECONDS <= self.start_us + max(0, self.first_picture_us or 0):
-                found = int(width), int(height)
-        return found
+    def change_at_start(self) -> Change | None:
+        """The last change of the source picture up to that of frame 0, and after the first that was read."""
+        until_us = self.start_us + max(0, self.first_picture_us or 0)
+        return next((change for change in reversed(self.changes) if change.time_us <= until_us), None)
+
+    @property
+    def changes(self) -> list[Change]:
+        """Of the source picture, in the order of time."""
+        return [
+            Change(size=(int(width), int(height)), matrix=matrix, time_us=float(time_s) * MICROSECONDS)
+            for width, height, matrix, time_s in _CHANGED.findall(self.log)
+        ]
+
+    @property
+    def first_picture(self) -> shown.Shown | None:
+        """The source picture of frame 0; None where there is none."""
+        return shown.parse(self.log)
 
     @property
     def reaches_start(self) -> bool:
@@ -268,6 +295,8 @@ def _words(wanted: Wanted) -> tuple[list[str], list[str]]:
     options = opening() | {"noaccurate_seek": None, "reinit_filter:v": 0}
     if wanted.pictures is not None and wanted.pictures.decoder is not None:
         options["vcodec"] = wanted.pictures.decoder
+    if wanted.pictures is not None and wanted.pictures.is_turned_last:
+        options["noautorotate"] = None
     media = ffmpeg.input("MEDIA", **options)
     outputs = []
     if wanted.pictures is not None:
@@ -283,10 +312,10 @@ def _words(wanted: Wanted) -> tuple[list[str], list[str]]:
 
 def _picture_output(media, wanted: Wanted):
     assert wanted.pictures is not None
-    chosen = _THUMBNAILS if wanted.thumbnails else wanted.pictures.chosen
-    sized = "scale=w={}:h={}:flags={}".format(*wanted.size, SCALER) if wanted.size else ""
+    chosen = shown.TELLING.format(chosen=_THUMBNAILS if wanted.thumbnails else wanted.pictures.chosen)
+    even = _EVEN.format(*wanted.even) if wanted.even else ""
     last = _NO_MORE if wanted.linger_us else ""
-    chain = ",".join(filter(None, (wanted.pictures.each, _NEAREST, _AT_25, last, sized, chosen)))
+    chain = ",".join(filter(None, (even, wanted.pictures.each, _NEAREST, _AT_25, last, chosen)))
     form = {"f": "rawvideo"} if wanted.thumbnails else {"f": "image2pipe", "vcodec": "mjpeg", "q:v": JPEG_QSCALE}
     stats = {"stats_enc_pre:v": "{1}", "stats_enc_pre_fmt:v": _PICTURE_STATS}
     which = {"an": None, "sn": None, "dn": None}
@@ -337,6 +366,14 @@ def _heard(pcm: bytes | bytearray, stats: bytes, span: Span) -> Heard:
         first_us=int(times[0]) * MICROSECONDS // SAMPLE_RATE_HZ,
         follows=0 < words[2] < _NO_NUMBER,
     )
+
+
+def jpeg_size(jpeg: bytes | bytearray) -> tuple[int, int]:
+    """(height, width) from the baseline frame header (ITU T.81, B.2.2)."""
+    at = 2
+    while jpeg[at + 1] != 0xC0:
+        at += 2 + struct.unpack_from(">H", jpeg, at + 2)[0]
+    return struct.unpack_from(">HH", jpeg, at + 5)
 
 
 def seconds(microseconds: int) -> str:

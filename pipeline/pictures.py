@@ -26,6 +26,7 @@ _ENCODED = "setsar=1,format=yuvj420p"
 _SCALED = f"{_SIZE}:{_JFIF},{_ENCODED}"
 # One frame of two fields, where the decoder marks it so: the rate stays, and progressive pictures in between as well.
 _DEINTERLACE = "bwdif=mode=send_frame:parity=auto:deint=interlaced"
+_TURNS = {90: "transpose=cclock", 180: "hflip,vflip", 270: "transpose=clock"}
 # Transparency lies beside the film (VP8 and VP9 in Matroska), and ffmpeg's own decoders leave it there.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _OVER_BLACK = "premultiply=inplace=1"
@@ -40,12 +41,14 @@ class Pictures:
         colours that can be read); "" for none.
       chosen: filters for each frame at 25 fps, down to what is encoded.
       decoder: the name of a decoder that is not ffmpeg's first choice for the codec, or None.
+      is_turned_last: whether `chosen` turns frames upright, and not ffmpeg all source pictures.
       treatments: the words by which `clips.parquet` counts what was done.
     """
 
     each: str = ""
     chosen: str = _SCALED
     decoder: str | None = None
+    is_turned_last: bool = False
     treatments: tuple[str, ...] = ()
 
 
@@ -85,6 +88,32 @@ def filters(stream: VideoStream, *, steady: bool = False) -> Pictures:
         decoder=_ALPHA_DECODERS.get(stream.codec) if stream.alpha else None,
         treatments=(*(word for word, is_done in done.items() if is_done), *treatments),
     )
+
+
+def sized(pictures: Pictures, width: int, height: int) -> Pictures:
+    """The same with frames of this size, before they are turned."""
+    return dataclasses.replace(pictures, chosen=pictures.chosen.replace(_SIZE, f"scale=w={width}:h={height}:{_FLAGS}"))
+
+
+def is_turned(stream: VideoStream) -> bool:
+    """Whether ffmpeg turns its pictures by a whole number of quarters."""
+    return stream.rotation in _TURNS
+
+
+def turned_last(pictures: Pictures, degrees: int) -> Pictures:
+    """The same for a stream that says how to turn it, and changes its size, which ffmpeg's turning would cut off.
+
+    Args:
+      pictures: for a stream that is upright.
+      degrees: as a display matrix says it, counterclockwise: 90, 180 or 270.
+    """
+    return dataclasses.replace(pictures, chosen=f"{pictures.chosen},{_TURNS[degrees]}", is_turned_last=True)
+
+
+def frame_size(width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
+    """(width, height) of the frames of such source pictures, upright or not: what `_SIZE` computes."""
+    scale = min(1, SHORTER_SIDE / min(width * pixel_aspect, height))
+    return max(1, int(width * pixel_aspect * scale + 0.5)), max(1, int(height * scale + 0.5))
 
 
 def settings() -> dict[str, object]:

@@ -90,7 +90,7 @@ def times(path: str, program: str, time_limit_s: float = TIME_LIMIT_S) -> Times:
     if found is None:
         return Times(start_us=0, duration_us=None)
     duration_us = found.duration_us
-    if timeline.has_no_index(found):
+    if streams.has_no_index(found):
         duration_us = timeline.scan(path, program, time_limit_s)[1]
     return Times(start_us=found.start_us, duration_us=duration_us)
 

@@ -30,8 +30,11 @@ _PICTURE = re.compile(
 _SOUND = re.compile(r", (?P<rate>\d+) Hz, (?P<layout>.+?), [a-z0-9]+(?: \(\d+ bit\))?(?:, \d+ kb/s|, start |$)")
 _ALPHA_FORMAT = re.compile(r"^(?:yuva|argb|rgba|abgr|bgra|gbrap|ayuv|vuya$|uyva|ya\d|yaf|pal8)")
 _ALPHA_TAG = re.compile(r"^\[info\] +alpha_mode +: 1$", re.MULTILINE)
+_ROTATION = re.compile(r"^\[info\]       Display Matrix: rotation of (-?\d+\.\d+) degrees$", re.MULTILINE)
 _MAPPED = re.compile(r"^\[info\]   Stream #0:(\d+) -> #(\d+):0 \(", re.MULTILINE)
 _METADATA = re.compile(r"\[info\]     (?:  .*|Metadata:|Side data:)|(?!\[[a-z]+\] ).*")
+# These have no index, and no clock that is one from end to end: a length is the difference of two time stamps.
+_WITHOUT_INDEX = ("mpegts", "mpeg")
 _FIELD_ORDERS = {
     "progressive": "progressive",
     "top first": "top_first",
@@ -71,6 +74,7 @@ class VideoStream:
       field_order: "progressive", "top_first" or "bottom_first" (which field is seen first), or None.
       is_attached_picture: cover art or a thumbnail, not a film.
       alpha: whether there is transparency, be it in the pixel format or beside it (VP8 and VP9 in Matroska).
+      rotation: by how many degrees it is to be turned counterclockwise, from 0 to 359.
     """
 
     index: int
@@ -85,6 +89,7 @@ class VideoStream:
     field_order: str | None
     is_attached_picture: bool
     alpha: bool
+    rotation: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,8 +149,7 @@ def parse(log: str) -> Streams | None:
         if match["kind"] == "Audio":
             audio.setdefault(index, _audio(index, text, words, match["language"]))
         else:
-            tagged_alpha = bool(_ALPHA_TAG.search(_metadata(log, match.end())))
-            video.setdefault(index, _video(index, text, words, tagged_alpha=tagged_alpha))
+            video.setdefault(index, _video(index, text, words, _metadata(log, match.end())))
     return Streams(
         container=header[1],
         start_us=start_us,
@@ -159,6 +163,11 @@ def mapped(log: str) -> dict[int, int]:
     """Which stream of the input went into each output, by the numbers of the outputs."""
     _, _, mapping = log.partition("\n[info] Stream mapping:\n")
     return {int(output): int(stream) for stream, output in _MAPPED.findall(mapping)}
+
+
+def has_no_index(found: Streams | None) -> bool:
+    """Whether where a seek ends and how long the file is are guesses, and streams are described by how they begin."""
+    return found is not None and found.container in _WITHOUT_INDEX
 
 
 def _times(log: str) -> tuple[int, int | None]:
@@ -188,10 +197,11 @@ def _metadata(log: str, position: int) -> str:
     return "\n".join(lines)
 
 
-def _video(index: int, text: str, dispositions: frozenset[str], *, tagged_alpha: bool) -> VideoStream:
+def _video(index: int, text: str, dispositions: frozenset[str], metadata: str) -> VideoStream:
     picture = _PICTURE.search(text)
     pix_fmt = picture["format"] if picture else "none"
     colours = (picture["colours"] or "").split(", ") if picture else []
+    rotation = _ROTATION.search(metadata)
     known = [word for word in colours if word not in ("tv", "pc") and not _not_colour(word)]
     matrix, primaries, transfer = _colour_names(known[0]) if known else (None, None, None)
     return VideoStream(
@@ -206,7 +216,8 @@ def _video(index: int, text: str, dispositions: frozenset[str], *, tagged_alpha:
         transfer=transfer,
         field_order=next((_FIELD_ORDERS[word] for word in colours if word in _FIELD_ORDERS), None),
         is_attached_picture="attached pic" in dispositions,
-        alpha=bool(_ALPHA_FORMAT.match(pix_fmt)) or tagged_alpha,
+        alpha=bool(_ALPHA_FORMAT.match(pix_fmt) or _ALPHA_TAG.search(metadata)),
+        rotation=round(float(rotation[1])) % 360 if rotation else 0,
     )
 
 

@@ -17,7 +17,7 @@ from mbt.pipeline import ffmpeg as process
 from mbt.pipeline.passes import Pass, Span, Wanted
 from mbt.pipeline.patience import StalledError, TooSlowError
 from mbt.pipeline.reasons import UnusableError, failure
-from mbt.pipeline.streams import Streams, mapped, parse
+from mbt.pipeline.streams import Streams, has_no_index, mapped, parse
 from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS, SAMPLE_RATE_HZ
 
 # A stream may begin this much after the clip does, or end this much before: the first or last frame is held, the sound
@@ -30,14 +30,13 @@ END_SLACK_US = MICROSECONDS // 10
 # How much before the start the passes begin to read, until one reaches it; the last begins with the file. A tenth of a
 # second is what decoders of sound need to warm up: what they give first lacks what came before (MP3, AAC, Opus).
 _BACK_US = (MICROSECONDS // 10, 2 * MICROSECONDS, 8 * MICROSECONDS, 32 * MICROSECONDS)
-# These have no index, and no clock that is one from end to end: a length is the difference of two time stamps.
-_WITHOUT_INDEX = ("mpegts", "mpeg")
 _WITHOUT_KEY_FRAMES = ("h261", "h263")
 _BACK_WITHOUT_INDEX_US = (10 * MICROSECONDS, 40 * MICROSECONDS)
 _NEAR_US = 20 * MICROSECONDS  # from the beginning, a file without an index is read at once
 # Where its clock begins again, ffmpeg sets it right by the streams that it still reads: a stream that has given its
 # part, but does not end before that place, is read on.
 _LINGER_US = 10 * MICROSECONDS
+_MOST_CHANGES = 4  # of what a pass is asked for, where a stream changes: unevenness, colours, turning, size
 _RESTART = re.compile(r"^(?:\[[^\]]*\] )*\[warning\] timestamp discontinuity ", re.MULTILINE)
 _SCANNED = re.compile(r"^\[info\] (?:frame|size)=.* time=(\d+):(\d\d):(\d\d\.\d+) ", re.MULTILINE)
 
@@ -97,9 +96,18 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
     if not place and _RESTART.search(done.log):
         wanted = dataclasses.replace(wanted, linger_us=_LINGER_US)
         done = passes.run(span, place, wanted, program, time_limit_s)
-    if (size := _checked(done, span).size_at_start) and not thumbnails:
-        done = _checked(passes.run(span, place, dataclasses.replace(wanted, size=size), program, time_limit_s), span)
+    for _ in range(_MOST_CHANGES):
+        if (next_wanted := choice.as_at_start(done, wanted)) is None:
+            break
+        treatments = treatments - _picture_treatments(wanted) | _picture_treatments(next_wanted)
+        wanted = next_wanted
+        done = passes.run(span, place, wanted, program, time_limit_s)
+    _checked(done, span)
     return Reading(done=done, seek_us=place, treatments=treatments, linger_us=wanted.linger_us)
+
+
+def _picture_treatments(wanted: Wanted) -> frozenset[str]:
+    return frozenset(wanted.pictures.treatments) if wanted.pictures else frozenset()
 
 
 def _from_further_back(
@@ -163,11 +171,6 @@ def _is_in_vain(log: str, *, place: int, plain: Wanted) -> bool:
 
 def _nothing(done: Pass) -> NoReturn:
     raise failure(done.returncode, done.log)
-
-
-def has_no_index(found: Streams | None) -> bool:
-    """Whether where a seek ends and how long the file is are guesses."""
-    return found is not None and found.container in _WITHOUT_INDEX
 
 
 def _has_false_key_frames(found: Streams | None) -> bool:
