@@ -235,9 +235,10 @@ def listed(folder: str) -> list[str]:
 
 
 def _unsettled(newest: pa.Table) -> pa.Table:
-    """A page instead of media, and what the source is said to have lost, may be an error of its server."""
-    page = pc.and_(pc.equal(newest["outcome"], Outcome.UNUSABLE.value), pc.equal(newest["reason"], storms.NOT_MEDIA))
-    lost = pc.or_(page, pc.is_in(newest["outcome"], pa.array([Outcome.GONE.value, Outcome.RESTRICTED.value])))
+    """A page or bad media in the place of media, and what a source is said to have lost, may be errors of its server."""
+    reasons = pa.array([storms.NOT_MEDIA, *storms.DAMAGED])
+    bad = pc.and_(pc.equal(newest["outcome"], Outcome.UNUSABLE.value), pc.is_in(newest["reason"], reasons))
+    lost = pc.or_(bad, pc.is_in(newest["outcome"], pa.array([Outcome.GONE.value, Outcome.RESTRICTED.value])))
     outcome = pc.if_else(pc.and_(newest["in_storm"], lost), Outcome.TRANSIENT.value, newest["outcome"])
     return newest.set_column(newest.column_names.index("outcome"), "outcome", outcome)
 

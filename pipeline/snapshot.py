@@ -1,6 +1,7 @@
 """A snapshot: which clips there are, in which shards, and why the others are not; published last."""
 
 import collections
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -145,6 +146,7 @@ def publish(
     # A worker that was killed may have given shards their names and not flushed these; the next found them there.
     storage.flush_folder(storage.join(root, SHARDS))
     if parent is not None and _same(parent, manifest):
+        _restore(storage.join(root, FOLDER, parent.snapshot, CLIPS_FILE), clips.to_pybytes())
         return parent, False
     folder = storage.join(root, FOLDER, manifest.snapshot)
     if storage.exists(storage.join(folder, MANIFEST_FILE)):
@@ -152,6 +154,14 @@ def publish(
     storage.write(storage.join(folder, CLIPS_FILE), clips.to_pybytes())
     storage.write(storage.join(folder, MANIFEST_FILE), manifest.to_json().encode())
     return manifest, True
+
+
+def _restore(path: str, content: bytes) -> None:
+    """Writes a file anew that was damaged, or deleted, since it was published."""
+    with contextlib.suppress(OSError, *storage.errors()):
+        if storage.read(path) == content:
+            return
+    storage.write(path, content)
 
 
 def _time_after(parent: Manifest | None) -> datetime.datetime:

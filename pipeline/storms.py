@@ -27,6 +27,8 @@ FEWEST_GONE = 2  # of the sources of a host that was asked for fewer than `FEWES
 # A reason that alone proves nothing: YouTube says it of videos that are gone, and of good ones to guests it dislikes.
 DOUBT = "unavailable"
 NOT_MEDIA = "not_media"  # a page in the place of media, which may be a login
+# What a server gives that cuts off or mangles all its files, under lengths that agree with it.
+DAMAGED = ("truncated", "decode_failed", "decode_errors", "no_frames_or_sound")
 BAD_COPY = "bad_copy"  # reason of a lab's own file that is no good: no word of the source's host
 AFTER = 1 << 20  # as the number of an attempt: after all others of its run; such a row repeats what was known
 
@@ -39,7 +41,7 @@ _KINDS = {
     Outcome.BLOCKED.value: BLOCKED,
 }
 # Without media, but with a word on them that would be taken as final, or is on some days.
-_SAY_LOST = ((Outcome.UNUSABLE.value, NOT_MEDIA), (Outcome.TRANSIENT.value, DOUBT))
+_SAY_LOST = (*((Outcome.UNUSABLE.value, reason) for reason in (NOT_MEDIA, *DAMAGED)), (Outcome.TRANSIENT.value, DOUBT))
 _PLACE = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>[^/?#]*)"
 _HOST = re.compile(_PLACE)
 _YOUTUBE = re.compile(r"(?:[a-z]+\.)?(?:youtube\.com|youtube-nocookie\.com|youtu\.be)(?::\d+)?")

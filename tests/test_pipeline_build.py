@@ -115,6 +115,25 @@ def test_again_builds_nothing(built, mbt_data, clip_folder):
     assert {path: path.stat().st_mtime_ns for path in (built / "shards").iterdir()} == before
 
 
+def damaged(path: Path, how: str) -> None:
+    if how == "flipped":
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    else:
+        path.unlink()
+    if how == "a pipe":
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing", "a pipe"])
+def test_again_mends_the_clip_table(built, mbt_data, clip_folder, how):
+    path = built / "snapshots" / newest(built).snapshot / "clips.parquet"
+    before = path.read_bytes()
+    damaged(path, how)
+    done = build(mbt_data, built.parent, clip_folder, "--json", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not json.loads(done.stdout)["new"] and path.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("flags", "env"),
     [

@@ -74,6 +74,21 @@ def test_a_storm_stops_the_run_and_when_the_server_is_well_it_is_completed(
     assert len(server.requests) <= ROWS and len(snapshots(root)) == 1
 
 
+@pytest.mark.parametrize("command", ["build", "fetch"])
+def test_a_server_that_cuts_all_its_files_off_settles_nothing(server, words, mbt_data, tmp_path, command):
+    """A proxy whose disk is full answers so: of each file a part, under a length that agrees with it."""
+    whole = dict(server.files)
+    server.files |= {name: data[: len(data) // 2] for name, data in whole.items()}
+    root = tmp_path / "out"
+    done = mbt_data(command, *words)
+    assert done.returncode == 1 and "stopped early" in done.stderr, (done.stdout, done.stderr)
+    assert not snapshots(root) and set(outcomes(root)) == {"transient"}
+    server.files |= whole
+    done = mbt_data("build", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["splits"]["train"] == {"clips": ROWS, "records": ROWS, "lost": {}}
+
+
 def test_a_host_that_is_down_keeps_no_other_from_being_fetched(server, mbt_data, write_csv, tmp_path):
     with serving() as other:
         down = other.url
@@ -195,7 +210,7 @@ def state(root: Path, *runs: list[dict]) -> dict[str, tuple[str, bool]]:
 
 OK, GONE, PAGE = ("ok", ""), ("gone", "http_404"), ("unusable", "not_media")
 DOUBT, ERROR, REFUSED = ("transient", storms.DOUBT), ("transient", "http_503"), ("blocked", "http_429")
-PRIVATE = ("restricted", "private")
+PRIVATE, CUT, SILENT = ("restricted", "private"), ("unusable", "truncated"), ("unusable", "no_audio")
 
 
 def heard(*answers: tuple[tuple[str, str], int], host: str = "http://host", first: int = 0):
@@ -209,7 +224,7 @@ def mixed(answers: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     return [answers[number * 37 % len(answers)] for number in range(len(answers))]
 
 
-LOST = [GONE, PAGE, DOUBT, ERROR, REFUSED, PRIVATE]
+LOST = [GONE, PAGE, CUT, DOUBT, ERROR, REFUSED, PRIVATE]
 
 
 @pytest.mark.parametrize(("outcome", "reason"), LOST)
@@ -243,12 +258,15 @@ def test_a_note_that_a_power_cut_left_empty_is_none(tmp_path):
         (heard((GONE, 60)), {("transient", True): 60}),
         (heard((PAGE, 60)), {("transient", True): 60}),
         (heard((DOUBT, 60)), {("transient", True): 60}),
+        (heard((CUT, 60)), {("transient", True): 60}),
         (heard((GONE, storms.FEWEST)), {("transient", True): storms.FEWEST}),
         (heard((OK, 40), (GONE, 41)), {("ok", False): 40, ("transient", True): 41}),
         (heard((OK, 9), (GONE, 5), (PAGE, 5)), {("ok", False): 9, ("transient", True): 10}),
         # Losses as they are: of AudioSet a sixth; of an old list half; a few.
         (heard((OK, 851), (GONE, 149)), {("ok", False): 851, ("gone", False): 149}),
         (heard((OK, 40), (GONE, 40)), {("ok", False): 40, ("gone", False): 40}),
+        (heard((OK, 40), (CUT, 12)), {("ok", False): 40, ("unusable", False): 12}),
+        (heard((SILENT, 60)), {("unusable", False): 60}),  # films of most datasets may have no sound
         (
             heard((ERROR, 40), (GONE, 10), (PRIVATE, 9)),
             {("transient", False): 40, ("gone", False): 10, ("restricted", False): 9},
