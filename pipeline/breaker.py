@@ -112,7 +112,8 @@ def read(folder: str, but: dict[str, str] | None = None) -> dict[str, str]:
         path = storage.join(folder, name)
         if path in known:
             continue
-        with contextlib.suppress(ValueError):  # one that a power cut left empty says nothing
+        # One that a power cut left empty says nothing, nor does one that is not ours.
+        with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
             tripped = json.loads(storage.read(path))
             found[tripped["host"]] = tripped["why"]
     return found

@@ -90,6 +90,9 @@ class _Arrived:
     is_whole: bool = True  # or what came until the server closed, which may be all
 
 
+_PAGE = "a web page came in the place of media; does the source want a login?"
+_PAGE_BEGINS = (b"<!doctype html", b"<html")
+
 Attempts = Iterator[tuple[dict, int, Fetched]]
 _Made = TypeVar("_Made")
 
@@ -352,7 +355,8 @@ class Fetcher:
         except UnusableError as error:
             if not arrived.is_whole:
                 return Fetched(outcome=Outcome.TRANSIENT, reason="cut_short", detail=f"not known to be whole: {error}")
-            return Fetched(outcome=Outcome.UNUSABLE, reason=error.reason, detail=error.detail, tools=arrived.tools)
+            detail = _PAGE if error.reason == storms.NOT_MEDIA and _is_page(arrived.path) else error.detail
+            return Fetched(outcome=Outcome.UNUSABLE, reason=error.reason, detail=detail, tools=arrived.tools)
         # Says nothing of the source's server, nor of its other clips.
         except attempts.PassingError as error:
             return Fetched(outcome=Outcome.TRANSIENT, reason=error.reason, detail=str(error), tools=arrived.tools)
@@ -405,6 +409,11 @@ class Fetcher:
             os.makedirs(parent, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
             yield folder
+
+
+def _is_page(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE_BEGINS)
 
 
 def _on_its_own(work: Callable[..., _Made], *what: Any) -> _Made | Fetched:

@@ -235,7 +235,7 @@ def listed(folder: str) -> list[str]:
 
 
 def _unsettled(newest: pa.Table) -> pa.Table:
-    """A page or bad media in the place of media, and what a source is said to have lost, may be errors of its server."""
+    """A page or bad media in the place of media, and what is said to be lost, may be errors of their server."""
     reasons = pa.array([storms.NOT_MEDIA, *storms.DAMAGED])
     bad = pc.and_(pc.equal(newest["outcome"], Outcome.UNUSABLE.value), pc.is_in(newest["reason"], reasons))
     lost = pc.or_(bad, pc.is_in(newest["outcome"], pa.array([Outcome.GONE.value, Outcome.RESTRICTED.value])))

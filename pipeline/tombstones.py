@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from mbt.pipeline import ledger, storage
 from mbt.pipeline.sources import identity
 from mbt.schemas.clip import Outcome
+from mbt.schemas.manifest import FormatError
 
 FILE = "tombstones.json"
 PURGED = "purged"  # reason of an invalid row
@@ -161,10 +162,46 @@ def _write(root: str, clips: Mapping[str, dict], held: Iterable[Span]) -> None:
 
 
 def _said(root: str) -> dict:
+    """What the file says.
+
+    Raises:
+      FormatError: it is damaged. No command goes on then: it would bring back what was purged.
+    """
+    path = storage.join(root, FILE)
     try:
-        return json.loads(storage.read(storage.join(root, FILE)))
+        said = json.loads(storage.read(path))
     except FileNotFoundError:
         return {"clips": {}}
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path} cannot be read: {_short(error)}; put a copy of it back") from error
+    if not _is_sound(said):
+        raise FormatError(f"{path} is not as it was written; put a copy of it back")
+    return said
+
+
+def _short(error: Exception) -> str:
+    return "it is nested too deeply to be one of ours" if isinstance(error, RecursionError) else str(error)
+
+
+def _is_sound(said: object) -> bool:
+    """Whether the values are what they must be; any program may have written the file."""
+    if not isinstance(said, dict) or not isinstance(clips := said.get("clips"), dict):
+        return False
+    if not all(isinstance(clip, dict) and isinstance(clip.get("spans", []), list) for clip in clips.values()):
+        return False
+    times = [span for clip in clips.values() for span in clip.get("spans", ())]
+    return isinstance(found := said.get("found", []), list) and all(map(_is_span, [*times, *found]))
+
+
+def _is_span(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    try:
+        span = Span(**value)
+    except TypeError:  # other names than ours
+        return False
+    times = (span.start_us, span.end_us, span.media_start_us)
+    return isinstance(span.source, str) and isinstance(span.digest, str) and all(type(time) is int for time in times)
 
 
 def spans(root: str) -> Spans:

@@ -63,6 +63,7 @@ def test_a_storm_stops_the_run_and_when_the_server_is_well_it_is_completed(
     for command in ("build", "fetch"):
         done = mbt_data(command, *words)
         assert done.returncode == 1 and "stopped early" in done.stderr, (done.stdout, done.stderr)
+        assert ("a web page came" in done.stderr) == (kind == "login")
         assert "127.0.0.1" in done.stderr and "Go on with the same command" in done.stderr
         assert not snapshots(root) and not (root / "dataset.json").exists()
         assert set(outcomes(root)) <= {"ok", "blocked", "transient"}

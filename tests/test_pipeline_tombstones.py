@@ -5,6 +5,7 @@ import pytest
 from mbt.pipeline import tombstones
 from mbt.pipeline.purge import ban
 from mbt.pipeline.tombstones import Span
+from mbt.schemas.manifest import FormatError
 
 pytestmark = pytest.mark.quick
 
@@ -43,6 +44,23 @@ def test_what_was_found_elsewhere_is_remembered_and_stays(tmp_path):
     assert [span.start_us for span in purged.of_media("copy.webm", "d1", 1_000_000)] == [3_000_000]
     assert purged.may_hold("copy.webm", "d2") and purged.may_hold("third.webm", "else")
     assert not purged.may_hold("other.webm", "else") and not purged.may_hold("copy.webm", "d1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[" * 100_000, "null", "[]", "{}", '{"clips": []}', '{"clips": {"a": 1}}', "\udcff"),
+        '{"clips": {"a": {"spans": 1}}}',
+        '{"clips": {"a": {"spans": [{"source": "a"}]}}}',
+        '{"clips": {}, "found": [{"source": 1, "start_us": 0, "end_us": 1}]}',
+        '{"clips": {}, "found": [{"source": "a", "start_us": "0", "end_us": 1}]}',
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(tmp_path, text):
+    (tmp_path / "tombstones.json").write_text(text, errors="surrogateescape")
+    for reader in (tombstones.read, tombstones.found, tombstones.spans):
+        with pytest.raises(FormatError, match=r"^\S*tombstones\.json [^\n]* put a copy of it back$"):
+            reader(str(tmp_path))
 
 
 def test_moments_closer_than_a_clip_is_long_are_one_time():
