@@ -46,10 +46,15 @@ def steadied(done: Pass, wanted: Wanted) -> tuple[Wanted, frozenset[str]] | None
     return dataclasses.replace(wanted, pictures=seen), frozenset(seen.treatments)
 
 
-def as_at_start(done: Pass, wanted: Wanted) -> Wanted | None:
+def as_at_start(done: Pass, wanted: Wanted, pixel_aspect: Fraction | None) -> Wanted | None:
     """What to ask of another pass, where a stream changes, so that frames suit the span's own first picture.
 
     None where this pass was right, or no other can be.
+
+    Args:
+      done: a pass.
+      wanted: what was asked of it.
+      pixel_aspect: that of the first source picture, where it is not as ffmpeg says.
     """
     video = _video(done.streams, done.log) if done.streams else None
     if video is None or wanted.pictures is None:
@@ -67,7 +72,7 @@ def as_at_start(done: Pass, wanted: Wanted) -> Wanted | None:
         seen = pictures.turned_last(seen, video.rotation)
     if seen != wanted.pictures:
         return dataclasses.replace(wanted, pictures=seen)
-    return None if wanted.thumbnails else _sized(done, wanted, first, video)
+    return None if wanted.thumbnails else _sized(done, wanted, first, video, pixel_aspect)
 
 
 def _seen(video: VideoStream, first: Shown, change: Change | None) -> Pictures:
@@ -88,15 +93,17 @@ def _size_at_start(done: Pass, video: VideoStream) -> tuple[int, int]:
     return done.change_at_start.size if done.change_at_start else (video.width, video.height)
 
 
-def _sized(done: Pass, wanted: Wanted, first: Shown, video: VideoStream) -> Wanted | None:
+def _sized(
+    done: Pass, wanted: Wanted, first: Shown, video: VideoStream, pixel_aspect: Fraction | None
+) -> Wanted | None:
     """The same with the frame size that the first picture's shape asks for, where the pass began with another."""
     assert wanted.pictures is not None
-    even, pixel_aspect = wanted.even, first.pixel_aspect
+    even, told = wanted.even, first.pixel_aspect
     width, height = first.width, first.height
     if even is not None:
         even = width, height = _size_at_start(done, video)
-        pixel_aspect *= Fraction(first.width * height, first.height * width)
-    size = pictures.frame_size(width, height, float(pixel_aspect))
+        told *= Fraction(first.width * height, first.height * width)
+    size = pictures.frame_size(width, height, float(pixel_aspect or told))
     made = passes.jpeg_size(done.frames)
     is_upright = not wanted.pictures.is_turned_last or video.rotation == 180
     if (size if is_upright else size[::-1]) == made[::-1] and even == wanted.even:

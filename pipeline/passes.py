@@ -261,16 +261,22 @@ def arguments(span: Span, seek_us: int, wanted: Wanted) -> list[str]:
         _FRAMES: str(num_frames(span.duration_us)),
         _LAST_FRAME: str(num_frames(span.duration_us + wanted.linger_us)),
     }
-    # The clock is the file's, its zero the earliest timestamp. What is read from the beginning may be set right where
-    # the clock starts again; after a seek that would take the seek itself for a fault.
-    place = ["-copyts", "-start_at_zero", "-ss", seconds(seek_us)] if seek_us else []
-    return [*head, *place, "-i", source(span.path), *(_filled(word, own) for word in tail)]
+    return [*head, *place(seek_us), "-i", source(span.path), *(_filled(word, own) for word in tail)]
 
 
 def _filled(word: str, own: dict[str, str]) -> str:
     for mark, text in own.items() if "<" in word else ():
         word = word.replace(mark, text)
     return word
+
+
+def place(seek_us: int) -> list[str]:
+    """The options before an input that is read from there on.
+
+    The clock is the file's, its zero the earliest timestamp. What is read from the beginning may be set right where the
+    clock starts again; after a seek that would take the seek itself for a fault.
+    """
+    return ["-copyts", "-start_at_zero", "-ss", seconds(seek_us)] if seek_us else []
 
 
 def source(path: str) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection
 from typing import NoReturn
 
-from mbt.pipeline import absence, choice, passes
+from mbt.pipeline import absence, choice, passes, pixel_aspect
 from mbt.pipeline import ffmpeg as process
 from mbt.pipeline.passes import Pass, Span, Wanted
 from mbt.pipeline.patience import StalledError, TooSlowError
@@ -96,8 +96,9 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
     if not place and _RESTART.search(done.log):
         wanted = dataclasses.replace(wanted, linger_us=_LINGER_US)
         done = passes.run(span, place, wanted, program, time_limit_s)
+    aspect = None if thumbnails else pixel_aspect.at_start(done, span, place, program, time_limit_s)
     for _ in range(_MOST_CHANGES):
-        if (next_wanted := choice.as_at_start(done, wanted)) is None:
+        if (next_wanted := choice.as_at_start(done, wanted, aspect)) is None:
             break
         treatments = treatments - _picture_treatments(wanted) | _picture_treatments(next_wanted)
         wanted = next_wanted

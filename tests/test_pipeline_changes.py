@@ -79,6 +79,17 @@ def test_a_span_after_a_change_is_as_if_its_part_stood_alone(make, ffmpeg_progra
     assert any(is_like(made, alone, shift) for shift in (-1, 0, 1))  # where the parts are joined is the muxer's choice
 
 
+@pytest.mark.parametrize("turns", [("16/15", "64/45"), ("64/45", "16/15"), ("1/1", "64/45")])
+def test_a_broadcast_that_changes_the_shape_of_its_pixels(make, ffmpeg_program, tmp_path, turns):
+    shaped = [(*MPEG2, "-vf", f"setsar={turn}") for turn in turns]
+    parts = [make(f"{number}.ts", "720x576", *words) for number, words in enumerate(shaped)]
+    film = joined(tmp_path / "film.ts", *parts)
+    widths = {"16/15": 341, "64/45": 455, "1/1": 320}
+    for start_s in (0, 1.5, 3, 4.5, 6):
+        made = clip(film, start_s, start_s + 1.5, ffmpeg_program)
+        assert (made.width, made.height) == (widths[turns[start_s >= SECONDS]], 256), start_s
+
+
 @pytest.mark.parametrize(("before", "after"), [("352x288", "704x576"), ("704x576", "352x288")])
 def test_fields_are_put_together_across_a_change_of_size(make, ffmpeg_program, tmp_path, before, after):
     parts = make("before.ts", before, *FIELDS), make("after.ts", after, *FIELDS)
