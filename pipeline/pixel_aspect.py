@@ -30,7 +30,9 @@ def at_start(done: Pass, span: Span, seek_us: int, program: str, time_limit_s: f
       WorkerTroubleError: this machine failed, not the media.
     """
     found, index = done.streams, mapped(done.log).get(0)
-    if found is None or found.container != _CONTAINER or index is None or not span.start_us:
+    if done.returncode or found is None or index is None:
+        return None
+    if found.container != _CONTAINER or not span.start_us:
         return None
     # Without a look into the streams the zero of the clock is not moved to where they begin.
     until_us = span.start_us + found.start_us + MICROSECONDS // FRAME_RATE_HZ // 2
@@ -40,9 +42,9 @@ def at_start(done: Pass, span: Span, seek_us: int, program: str, time_limit_s: f
     words += passes.place(seek_us)
     words += ["-i", passes.source(span.path), "-map", f"0:{index}", "-vf"]
     words += [f"trim=end={passes.seconds(until_us)},sidedata=mode=delete,showinfo=checksum=0", "-f", "null", "-"]
-    done = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=time_limit_s)
-    shapes = _SHAPE.findall(done.log)
-    if done.returncode or not shapes:
+    looked = ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=time_limit_s)
+    shapes = _SHAPE.findall(looked.log)
+    if looked.returncode or not shapes:
         return None
     across, down = (int(number) for number in shapes[-1])
     return Fraction(across, down) if across and down else Fraction(1)

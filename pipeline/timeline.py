@@ -96,15 +96,23 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
     if not place and _RESTART.search(done.log):
         wanted = dataclasses.replace(wanted, linger_us=_LINGER_US)
         done = passes.run(span, place, wanted, program, time_limit_s)
-    aspect = None if thumbnails else pixel_aspect.at_start(done, span, place, program, time_limit_s)
-    for _ in range(_MOST_CHANGES):
-        if (next_wanted := choice.as_at_start(done, wanted, aspect)) is None:
-            break
-        treatments = treatments - _picture_treatments(wanted) | _picture_treatments(next_wanted)
-        wanted = next_wanted
-        done = passes.run(span, place, wanted, program, time_limit_s)
+    before = _picture_treatments(wanted)
+    wanted, done = _as_at_start(span, place, wanted, done, program=program, time_limit_s=time_limit_s)
+    treatments = treatments - before | _picture_treatments(wanted)
     _checked(done, span)
     return Reading(done=done, seek_us=place, treatments=treatments, linger_us=wanted.linger_us)
+
+
+def _as_at_start(
+    span: Span, place: int, wanted: Wanted, done: Pass, *, program: str, time_limit_s: float
+) -> tuple[Wanted, Pass]:
+    """The pass that makes frames as the first picture of the span needs it, and what was asked of it."""
+    aspect = None if wanted.thumbnails else pixel_aspect.at_start(done, span, place, program, time_limit_s)
+    for _ in range(_MOST_CHANGES):
+        if (other := choice.as_at_start(done, wanted, aspect)) is None:
+            break
+        wanted, done = other, passes.run(span, place, other, program, time_limit_s)
+    return wanted, done
 
 
 def _picture_treatments(wanted: Wanted) -> frozenset[str]:
