@@ -96,9 +96,9 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
     if not place and _RESTART.search(done.log):
         wanted = dataclasses.replace(wanted, linger_us=_LINGER_US)
         done = passes.run(span, place, wanted, program, time_limit_s)
-    before = _picture_treatments(wanted)
+    first_done = _picture_treatments(wanted)
     wanted, done = _as_at_start(span, place, wanted, done, program=program, time_limit_s=time_limit_s)
-    treatments = treatments - before | _picture_treatments(wanted)
+    treatments = treatments - first_done | _picture_treatments(wanted)
     _checked(done, span)
     return Reading(done=done, seek_us=place, treatments=treatments, linger_us=wanted.linger_us)
 
