@@ -72,7 +72,7 @@ def as_at_start(done: Pass, wanted: Wanted, pixel_aspect: Fraction | None) -> Wa
         seen = pictures.turned_last(seen, video.rotation)
     if seen != wanted.pictures:
         return dataclasses.replace(wanted, pictures=seen)
-    return None if wanted.thumbnails else _sized(done, wanted, first, video, pixel_aspect)
+    return None if wanted.thumbnails else _sized(done, wanted, video, pixel_aspect)
 
 
 def _seen(video: VideoStream, first: Shown, change: Change | None) -> Pictures:
@@ -93,17 +93,27 @@ def _size_at_start(done: Pass, video: VideoStream) -> tuple[int, int]:
     return done.change_at_start.size if done.change_at_start else (video.width, video.height)
 
 
-def _sized(
-    done: Pass, wanted: Wanted, first: Shown, video: VideoStream, pixel_aspect: Fraction | None
-) -> Wanted | None:
+def frame_size(done: Pass, wanted: Wanted, pixel_aspect: Fraction | None) -> tuple[int, int] | None:
+    """(width, height) of frames, before `turned_last`, by the first source picture; None where there is none.
+
+    Args: as of `as_at_start`.
+    """
+    video = _video(done.streams, done.log) if done.streams else None
+    if video is None or (first := done.first_picture) is None:
+        return None
+    if wanted.even is None:
+        return pictures.frame_size(first.width, first.height, float(pixel_aspect or first.pixel_aspect))
+    width, height = _size_at_start(done, video)
+    told = first.pixel_aspect * Fraction(first.width * height, first.height * width)
+    return pictures.frame_size(width, height, float(pixel_aspect or told))
+
+
+def _sized(done: Pass, wanted: Wanted, video: VideoStream, pixel_aspect: Fraction | None) -> Wanted | None:
     """The same with the frame size that the first picture's shape asks for, where the pass began with another."""
-    assert wanted.pictures is not None
-    even, told = wanted.even, first.pixel_aspect
-    width, height = first.width, first.height
-    if even is not None:
-        even = width, height = _size_at_start(done, video)
-        told *= Fraction(first.width * height, first.height * width)
-    size = pictures.frame_size(width, height, float(pixel_aspect or told))
+    size = frame_size(done, wanted, pixel_aspect)
+    if size is None or wanted.pictures is None:
+        return None
+    even = _size_at_start(done, video) if wanted.even is not None else None
     made = passes.jpeg_size(done.frames)
     is_upright = not wanted.pictures.is_turned_last or video.rotation == 180
     if (size if is_upright else size[::-1]) == made[::-1] and even == wanted.even:

@@ -58,7 +58,7 @@ _PICTURE_STATS = "{{ptsi}} {{tbi}} {{ni}}"
 _SOUND_STATS = "{{pts}} {{samp}} {{ni}}"
 _CHANGED = re.compile(
     r"^\[graph [^\]]*\] \[warning\] filter context - .*, incoming frame"
-    r" - w: (\d+) h: (\d+) .* csp: (\S+) .* pts_time: (-?\d+(?:\.\d+)?)$",
+    r" - w: (\d+) h: (\d+) .*?(?:csp: (\S+) .*)?pts_time: (-?\d+(?:\.\d+)?)$",
     re.MULTILINE,
 )
 _NO_NUMBER = (1 << 64) - 1  # of a frame, where ffmpeg knows none

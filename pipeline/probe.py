@@ -76,7 +76,11 @@ def probe(path: str, start_us: int, end_us: int, program: str, time_limit_s: flo
         media_us=done.streams.duration_us,
         media_start_us=done.streams.start_us,
         tracks=tracks,
-        form=(_form(done.streams, tracks), sorted({*reading.treatments, *timeline.late(done, duration_us)})),
+        form=(
+            _form(done.streams, tracks),
+            reading.frame_size,
+            sorted({*reading.treatments, *timeline.late(done, duration_us)}),
+        ),
         thumbnails=thumbnails,
         pcm=sound.mixed(done.sounds),
     )

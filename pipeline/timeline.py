@@ -50,12 +50,14 @@ class Reading:
       seek_us: where that began to read.
       treatments: what it did that is not done to most files.
       linger_us: how much further it read than the span.
+      frame_size: (width, height) of frames by the first source picture, also where thumbnails were made.
     """
 
     done: Pass
     seek_us: int
     treatments: frozenset[str]
-    linger_us: int = 0
+    linger_us: int
+    frame_size: tuple[int, int] | None
 
 
 def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = False) -> Reading:
@@ -71,7 +73,33 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
       UnusableError: nothing of the span is there, with the reason that ffmpeg's log names.
       WorkerTroubleError: this machine failed, not the media.
     """
-    plain = Wanted(thumbnails=thumbnails)
+    place, wanted, done, treatments = _reached_start(span, Wanted(thumbnails=thumbnails), program, time_limit_s)
+    if steadied := choice.steadied(done, wanted):
+        wanted, more = steadied
+        treatments |= more
+        done = passes.run(span, place, wanted, program, time_limit_s)
+    if not place and _RESTART.search(done.log):
+        wanted = dataclasses.replace(wanted, linger_us=_LINGER_US)
+        done = passes.run(span, place, wanted, program, time_limit_s)
+    told = _treatments(wanted)
+    aspect = pixel_aspect.at_start(done, span, place, program, time_limit_s)
+    for _ in range(_MOST_CHANGES):
+        if (other := choice.as_at_start(done, wanted, aspect)) is None:
+            break
+        wanted, done = other, passes.run(span, place, other, program, time_limit_s)
+    return Reading(
+        done=_checked(done, span),
+        seek_us=place,
+        treatments=treatments - told | _treatments(wanted),
+        linger_us=wanted.linger_us,
+        frame_size=choice.frame_size(done, wanted, aspect),
+    )
+
+
+def _reached_start(
+    span: Span, plain: Wanted, program: str, time_limit_s: float
+) -> tuple[int, Wanted, Pass, frozenset[str]]:
+    """Where a pass that reaches the start began to read, what was asked of it, what it gave, and its treatments."""
     places = _places(span.start_us, _BACK_US)
     place = places.pop(0)
     stop = functools.partial(_is_in_vain, place=place, plain=plain)
@@ -89,33 +117,10 @@ def read(span: Span, program: str, time_limit_s: float, *, thumbnails: bool = Fa
         places = places if done.returncode == 0 or wanted != plain else places[-1:]
         before = done if wanted == plain else None
         place, done = _from_further_back(span, places, wanted, program, time_limit_s, before=before)
-    if steadied := choice.steadied(done, wanted):
-        wanted, more = steadied
-        treatments |= more
-        done = passes.run(span, place, wanted, program, time_limit_s)
-    if not place and _RESTART.search(done.log):
-        wanted = dataclasses.replace(wanted, linger_us=_LINGER_US)
-        done = passes.run(span, place, wanted, program, time_limit_s)
-    first_done = _picture_treatments(wanted)
-    wanted, done = _as_at_start(span, place, wanted, done, program=program, time_limit_s=time_limit_s)
-    treatments = treatments - first_done | _picture_treatments(wanted)
-    _checked(done, span)
-    return Reading(done=done, seek_us=place, treatments=treatments, linger_us=wanted.linger_us)
+    return place, wanted, done, treatments
 
 
-def _as_at_start(
-    span: Span, place: int, wanted: Wanted, done: Pass, *, program: str, time_limit_s: float
-) -> tuple[Wanted, Pass]:
-    """The pass that makes frames as the first picture of the span needs it, and what was asked of it."""
-    aspect = None if wanted.thumbnails else pixel_aspect.at_start(done, span, place, program, time_limit_s)
-    for _ in range(_MOST_CHANGES):
-        if (other := choice.as_at_start(done, wanted, aspect)) is None:
-            break
-        wanted, done = other, passes.run(span, place, other, program, time_limit_s)
-    return wanted, done
-
-
-def _picture_treatments(wanted: Wanted) -> frozenset[str]:
+def _treatments(wanted: Wanted) -> frozenset[str]:
     return frozenset(wanted.pictures.treatments) if wanted.pictures else frozenset()
 
 

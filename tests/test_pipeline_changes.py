@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mbt.pipeline import probe
+from mbt.pipeline.cut import cut
 from mbt.pipeline.decode import Decoded, decode
+from mbt.pipeline.passes import Span
 from mbt.schemas.clip import MICROSECONDS
 
 SECONDS = 4  # of each part
@@ -88,6 +91,33 @@ def test_a_broadcast_that_changes_the_shape_of_its_pixels(make, ffmpeg_program, 
     for start_s in (0, 1.5, 3, 4.5, 6):
         made = clip(film, start_s, start_s + 1.5, ffmpeg_program)
         assert (made.width, made.height) == (widths[turns[start_s >= SECONDS]], 256), start_s
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((*MPEG2, "-vf", "setsar=16/15"), (*MPEG2, "-vf", "setsar=64/45")),
+        (MPEG2, FIELDS),
+        (FIELDS, MPEG2),
+        (SDR, PQ),
+    ],
+)
+@pytest.mark.parametrize("start_s", [3.5, 4.0, 4.2, 5.5])
+def test_what_a_store_keeps_of_a_film_that_changes_gives_the_same_clip(
+    make, ffmpeg_program, tmp_path, before, after, start_s
+):
+    film = joined(tmp_path / "film.ts", make("0.ts", "352x288", *before), make("1.ts", "352x288", *after))
+    span = Span(path=str(film), start_us=round(start_s * MICROSECONDS), duration_us=2 * MICROSECONDS)
+    whole = probe.probe(span.path, span.start_us, span.start_us + span.duration_us, ffmpeg_program)
+    made = cut(span, whole, str(tmp_path / "cut.mp4"), ffmpeg_program, 60)
+    if made is None:  # then the film is kept whole
+        return
+    ours = clip(film, start_s, start_s + 2, ffmpeg_program)
+    kept = clip(
+        made.path, start_s - made.zero_us / MICROSECONDS, start_s + 2 - made.zero_us / MICROSECONDS, ffmpeg_program
+    )
+    assert (kept.width, kept.height, kept.treatments) == (ours.width, ours.height, ours.treatments)
+    assert any(is_like(kept, ours, shift) for shift in (-1, 0, 1))
 
 
 @pytest.mark.parametrize(("before", "after"), [("352x288", "704x576"), ("704x576", "352x288")])
