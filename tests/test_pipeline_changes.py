@@ -21,16 +21,18 @@ SDR = (*HEVC, "log-level=error")
 PQ = (*HEVC, "log-level=error:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc")
 
 
-@pytest.fixture
-def make(ffmpeg_program, tmp_path):
-    """make(name, size, ...): a part of a film, which is the same in each size."""
+@pytest.fixture(scope="module")
+def make(ffmpeg_program, tmp_path_factory):
+    """make(suffix, size, ...): a part of a film, which is the same in each size; made once."""
+    folder, made = tmp_path_factory.mktemp("parts"), {}
 
-    def make(name: str, size: str, *options: str):
-        path = tmp_path / name
-        film = f"testsrc2=s=640x480:r=25:d={SECONDS},scale={size.replace('x', ':')},setsar=1"
-        words = ["-f", "lavfi", "-i", film, "-f", "lavfi", "-i", f"sine=d={SECONDS}"]
-        sound = ["-an"] if path.suffix == ".h264" else ["-c:a", "mp2"]
-        run(ffmpeg_program, *words, *sound, *options, path)
+    def make(suffix: str, size: str, *options: str):
+        path = made.setdefault((suffix, size, options), folder / f"{len(made)}{suffix}")
+        if not path.exists():
+            film = f"testsrc2=s=640x480:r=25:d={SECONDS},scale={size.replace('x', ':')},setsar=1"
+            words = ["-f", "lavfi", "-i", film, "-f", "lavfi", "-i", f"sine=d={SECONDS}"]
+            sound = ["-an"] if suffix == ".h264" else ["-c:a", "mp2"]
+            run(ffmpeg_program, *words, *sound, *options, path)
         return path
 
     return make
@@ -73,7 +75,7 @@ def is_like(made: Decoded, other: Decoded, shift: int = 0) -> bool:
     ],
 )
 def test_a_span_after_a_change_is_as_if_its_part_stood_alone(make, ffmpeg_program, tmp_path, before, after, treatments):
-    parts = make("before.ts", *before), make("after.ts", *after)
+    parts = make(".ts", *before), make(".ts", *after)
     film = joined(tmp_path / "film.ts", *parts)
     alone = clip(parts[1], 1, 3, ffmpeg_program)
     made = clip(film, SECONDS + 1, SECONDS + 3, ffmpeg_program)
@@ -85,32 +87,30 @@ def test_a_span_after_a_change_is_as_if_its_part_stood_alone(make, ffmpeg_progra
 @pytest.mark.parametrize("turns", [("16/15", "64/45"), ("64/45", "16/15"), ("1/1", "64/45")])
 def test_a_broadcast_that_changes_the_shape_of_its_pixels(make, ffmpeg_program, tmp_path, turns):
     shaped = [(*MPEG2, "-vf", f"setsar={turn}") for turn in turns]
-    parts = [make(f"{number}.ts", "720x576", *words) for number, words in enumerate(shaped)]
+    parts = [make(".ts", "720x576", *words) for words in shaped]
     film = joined(tmp_path / "film.ts", *parts)
     widths = {"16/15": 341, "64/45": 455, "1/1": 320}
-    for start_s in (0, 1.5, 3, 4.5, 6):
+    for start_s in (1.5, 3, 4.5, 6):
         made = clip(film, start_s, start_s + 1.5, ffmpeg_program)
         assert (made.width, made.height) == (widths[turns[start_s >= SECONDS]], 256), start_s
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ((*MPEG2, "-vf", "setsar=16/15"), (*MPEG2, "-vf", "setsar=64/45")),
-        (MPEG2, FIELDS),
-        (FIELDS, MPEG2),
-        (SDR, PQ),
-    ],
-)
-@pytest.mark.parametrize("start_s", [3.5, 4.0, 4.2, 5.5])
-def test_what_a_store_keeps_of_a_film_that_changes_gives_the_same_clip(
+@pytest.mark.parametrize(("before", "after"), [("16/15", "64/45"), ("64/45", "16/15"), ("1/1", "1/1")])
+@pytest.mark.parametrize("start_s", [3.5, 4.2])
+def test_what_a_store_keeps_of_a_film_whose_pixels_change_gives_the_same_clip(
     make, ffmpeg_program, tmp_path, before, after, start_s
 ):
-    film = joined(tmp_path / "film.ts", make("0.ts", "352x288", *before), make("1.ts", "352x288", *after))
+    coded = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-bf", "0", "-vf")
+    parts = [make(".h264", "352x288", *coded, f"setsar={turn}") for turn in (before, after)]
+    words = ["-r", "25", "-i", joined(tmp_path / "all.h264", *parts), "-f", "lavfi", "-i", f"sine=d={2 * SECONDS}"]
+    run(ffmpeg_program, *words, "-c:v", "copy", "-c:a", "mp2", tmp_path / "film.mkv")
+    film = tmp_path / "film.ts"
+    run(ffmpeg_program, "-i", tmp_path / "film.mkv", "-c", "copy", film)
     span = Span(path=str(film), start_us=round(start_s * MICROSECONDS), duration_us=2 * MICROSECONDS)
     whole = probe.probe(span.path, span.start_us, span.start_us + span.duration_us, ffmpeg_program)
     made = cut(span, whole, str(tmp_path / "cut.mp4"), ffmpeg_program, 60)
     if made is None:  # then the film is kept whole
+        assert before != after
         return
     ours = clip(film, start_s, start_s + 2, ffmpeg_program)
     kept = clip(
@@ -122,7 +122,7 @@ def test_what_a_store_keeps_of_a_film_that_changes_gives_the_same_clip(
 
 @pytest.mark.parametrize(("before", "after"), [("352x288", "704x576"), ("704x576", "352x288")])
 def test_fields_are_put_together_across_a_change_of_size(make, ffmpeg_program, tmp_path, before, after):
-    parts = make("before.ts", before, *FIELDS), make("after.ts", after, *FIELDS)
+    parts = make(".ts", before, *FIELDS), make(".ts", after, *FIELDS)
     made = clip(joined(tmp_path / "film.ts", *parts), SECONDS - 2, SECONDS + 2, ffmpeg_program)
     alone = [clip(parts[0], 2, 4, ffmpeg_program), clip(parts[1], 0, 2, ffmpeg_program)]
     assert (made.width, made.height) == (alone[0].width, alone[0].height) and made.treatments == ("deinterlaced",)
@@ -137,7 +137,7 @@ def test_fields_are_put_together_across_a_change_of_size(make, ffmpeg_program, t
 def test_a_film_that_is_turned_and_changes_its_size_loses_no_edge(make, ffmpeg_program, tmp_path, degrees, span_s):
     """The sound counts the key frames here: there is one at each part's beginning alone."""
     coded = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "500", "-bf", "0")
-    parts = make("a.h264", "128x192", *coded), make("b.h264", "128x320", *coded)
+    parts = make(".h264", "128x192", *coded), make(".h264", "128x320", *coded)
     words = ["-r", "25", "-i", joined(tmp_path / "all.h264", *parts), "-f", "lavfi", "-i", f"sine=d={2 * SECONDS}"]
     run(ffmpeg_program, *words, "-c:v", "copy", tmp_path / "flat.mp4")
     run(
@@ -152,7 +152,7 @@ def test_a_film_that_is_turned_and_changes_its_size_loses_no_edge(make, ffmpeg_p
 
 def test_a_size_with_another_shape_in_an_index_is_the_shape_at_the_start(make, ffmpeg_program, tmp_path):
     coded = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "500", "-bf", "0")
-    parts = make("a.h264", "640x480", *coded), make("b.h264", "1280x720", *coded)
+    parts = make(".h264", "640x480", *coded), make(".h264", "1280x720", *coded)
     words = ["-r", "25", "-i", joined(tmp_path / "all.h264", *parts), "-f", "lavfi", "-i", f"sine=d={2 * SECONDS}"]
     run(ffmpeg_program, *words, "-c:v", "copy", tmp_path / "film.mkv")
     sizes = [clip(tmp_path / "film.mkv", *span, ffmpeg_program) for span in ((1, 3), (3, 6), (4.04, 6), (5, 7))]
