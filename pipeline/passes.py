@@ -57,7 +57,7 @@ _THUMBNAILS = f"scale={THUMBNAIL}:{THUMBNAIL}:flags=neighbor,format=gray"
 _PICTURE_STATS = "{{ptsi}} {{tbi}} {{ni}}"
 _SOUND_STATS = "{{pts}} {{samp}} {{ni}}"
 _CHANGED = re.compile(
-    r"^\[graph [^\]]*\] \[warning\] filter context - .*, incoming frame"
+    r"filter context - w: .*, incoming frame"
     r" - w: (\d+) h: (\d+) .*?(?:csp: (\S+) .*)?pts_time: (-?\d+(?:\.\d+)?)$",
     re.MULTILINE,
 )

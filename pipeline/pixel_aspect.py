@@ -13,7 +13,7 @@ from mbt.pipeline.streams import mapped
 from mbt.schemas.clip import FRAME_RATE_HZ, MICROSECONDS
 
 _CONTAINER = "mpegts"
-_SHAPE = re.compile(r"^\[Parsed_showinfo_\d+ @ [^\]]*\] \[info\] n: .* sar:(\d+)/(\d+) s:", re.MULTILINE)
+_SHAPE = re.compile(r"n: +\d+ pts: .* sar:(\d+)/(\d+) s:")
 
 
 def at_start(done: Pass, span: Span, seek_us: int, program: str, time_limit_s: float) -> Fraction | None:
