@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mbt.pipeline import ffmpeg as process
-from mbt.pipeline import passes, pictures, pieces, sound, streams, timeline
+from mbt.pipeline import passes, picture_rate, pictures, pieces, sound, streams, timeline
 from mbt.pipeline.passes import MAX_CLIP_BYTES, MAX_ERROR_RATE, MAX_PIXELS, Sound, Span, Wanted, jpeg_size
 from mbt.pipeline.reasons import UnusableError
 from mbt.pipeline.timeline import Reading
@@ -55,6 +55,7 @@ def settings() -> dict[str, object]:
         "max_clip_us": MAX_CLIP_US,
         "max_clip_bytes": MAX_CLIP_BYTES,
         "max_error_rate": MAX_ERROR_RATE,
+        "picture_rate": picture_rate.settings(),
         "max_address_space_bytes": process.MEMORY_LIMIT_BYTES,
         "max_block_bytes": process.MAX_BLOCK_BYTES,
         "timeline": timeline.settings(),

@@ -11,7 +11,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mbt.pipeline import memory, reaper
@@ -37,6 +37,10 @@ _LIMITED = 'ulimit -c 0; ulimit -S -s 8192 2>/dev/null; ulimit -v "$0" && exec "
 # Without everything from AVX on, each x86-64 machine of the last fifteen years computes alike; it costs nothing
 # measurable, because the video side is integer arithmetic (docs/determinism.md).
 CPU_FLAGS = "-avx512icl-avx512-avx2-fma3-fma4-xop-avx"
+
+# Is told each part of an output as it comes; what it raises stops the process.
+Heed = Callable[[bytes], None]
+NOBODY: Mapping[int, Callable[[], Heed]] = {}
 
 
 class FfmpegMissingError(RuntimeError):
@@ -117,6 +121,7 @@ def run(
     byte_limit: int,
     time_limit_s: float,
     stop: Callable[[str], bool] | None = None,
+    heed: Mapping[int, Callable[[], Heed]] = NOBODY,
 ) -> Run:
     """Runs ffmpeg and collects what it writes.
 
@@ -130,14 +135,24 @@ def run(
       byte_limit: for all outputs together.
       time_limit_s: of CPU time, or without using any.
       stop: asked each time that the beginning of the log has grown; whether that says enough.
+      heed: by the number of an output, makes what is told each part of that as it comes, for every process anew.
 
     Raises:
       StoppedError: it does.
       WorkerTroubleError: the time limit passed, memory ran out, or the process was killed.
       OverflowError: more than `byte_limit` bytes came.
     """
+    makers = dict(heed)
+    if stop is not None:
+        makers[outputs] = functools.partial(_asking, stop)
     start = functools.partial(
-        _limited_run, program, arguments, outputs=outputs, byte_limit=byte_limit, time_limit_s=time_limit_s, stop=stop
+        _limited_run,
+        program,
+        arguments,
+        outputs=outputs,
+        byte_limit=byte_limit,
+        time_limit_s=time_limit_s,
+        heed=makers,
     )
     with memory.turn() as address_space:
         ended = start(address_space=address_space)
@@ -164,7 +179,7 @@ def _limited_run(
     outputs: int,
     byte_limit: int,
     time_limit_s: float,
-    stop: Callable[[str], bool] | None,
+    heed: Mapping[int, Callable[[], Heed]],
     address_space: int,
 ) -> _Ended:
     pipes = [os.pipe() for _ in range(outputs)]
@@ -194,7 +209,8 @@ def _limited_run(
     with process:
         try:
             watch = Patience(process.pid, time_limit_s)
-            *collected, log = _drain([*readers, process.stderr.fileno()], byte_limit, watch, meter, stop)
+            told = {number: make() for number, make in heed.items()}
+            *collected, log = _drain([*readers, process.stderr.fileno()], byte_limit, watch, meter, told)
             _wait(process, watch)
         except BaseException:
             process.kill()
@@ -204,6 +220,20 @@ def _limited_run(
                 os.close(reader)
     run = Run(process.returncode, tuple(collected), _text(log))
     return _Ended(run, meter.has_reached(address_space))
+
+
+def _asking(stop: Callable[[str], bool]) -> Heed:
+    """Asks about the beginning of the log, each time that it has grown."""
+    log = bytearray()
+
+    def heed(part: bytes) -> None:
+        if len(log) > 2 * LOG_PART_BYTES:
+            return
+        log.extend(part)
+        if len(log) <= 2 * LOG_PART_BYTES and stop(_text(log)):
+            raise StoppedError(_text(log))
+
+    return heed
 
 
 def _text(log: bytearray) -> str:
@@ -236,7 +266,7 @@ def _drain(
     byte_limit: int,
     watch: Patience,
     meter: memory.Meter,
-    stop: Callable[[str], bool] | None,
+    told: Mapping[int, Heed],
 ) -> list[bytearray]:
     """Reads all pipes to their ends; the last one is the log."""
     collected = [bytearray() for _ in readers]
@@ -245,22 +275,24 @@ def _drain(
     nap_s = _NAP_S if all(enlarged) else 0.0
     chunk = memoryview(bytearray(_PIPE_BYTES))
     with selectors.DefaultSelector() as selector:
-        for reader, buffer in zip(readers, collected, strict=True):
-            selector.register(reader, selectors.EVENT_READ, buffer)
+        for number, reader in enumerate(readers):
+            selector.register(reader, selectors.EVENT_READ, number)
         while selector.get_map():
             ready = selector.select(watch.left_s())
             watch.check()
             meter.look()
             time.sleep(nap_s)
-            for key, _ in ready:
+            # The log first: what it says was said before what came of it.
+            for key in sorted((key for key, _ in ready), key=lambda key: -key.data):
+                buffer = collected[key.data]
                 received = os.readv(key.fd, [chunk])
-                key.data.extend(chunk[:received])
+                buffer.extend(chunk[:received])
                 if not received:
                     selector.unregister(key.fd)
-                if key.data is not log and memory.take_room(received):
+                if buffer is not log and memory.take_room(received):
                     watch.begin_anew()
-                if stop is not None and key.data is log and len(log) <= 2 * LOG_PART_BYTES and stop(_text(log)):
-                    raise StoppedError(_text(log))
+                if key.data in told:
+                    told[key.data](bytes(chunk[:received]))
             if len(log) > 4 * LOG_PART_BYTES:  # what is dropped here lies in the middle, however it comes
                 del log[2 * LOG_PART_BYTES : -LOG_PART_BYTES]
             if sum(len(buffer) for buffer in collected[:-1]) > byte_limit:

@@ -17,6 +17,7 @@ import numpy as np
 
 from mbt.pipeline import ffmpeg as process
 from mbt.pipeline import pieces, shown
+from mbt.pipeline.picture_rate import PictureRate
 from mbt.pipeline.pictures import PLAIN, SCALER, Pictures
 from mbt.pipeline.reasons import UnusableError
 from mbt.pipeline.streams import Streams, parse
@@ -216,7 +217,7 @@ def run(
       stop: asked about the beginning of the log: whether it shows that this pass is in vain, which then has nothing.
 
     Raises:
-      UnusableError: it is larger than a clip may be.
+      UnusableError: it is larger, or has more pictures, than a clip may.
       WorkerTroubleError: this machine failed, not the media.
     """
     count = (wanted.pictures is not None) * 2 + 2 * len(wanted.sounds)
@@ -228,6 +229,7 @@ def run(
             byte_limit=MAX_CLIP_BYTES,
             time_limit_s=time_limit_s,
             stop=stop,
+            heed={1: PictureRate} if wanted.pictures is not None else process.NOBODY,
         )
     except process.StoppedError as stopped:
         log = stopped.log.replace(span.path, "FILE")

@@ -258,3 +258,11 @@ def test_a_table_of_light_is_among_the_settings_and_its_place_is_not(monkeypatch
     assert decoding.settings() == before == json.loads(json.dumps(before))
     (tmp_path / "pq.cube").write_text("LUT_1D_SIZE 2\n0 0 0\n1 1 1\n")
     assert decoding.settings() != before
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "libx264", "ffv1"])
+@pytest.mark.parametrize("size", ["16x4096", "4096x16", "16x16384", "16384x16"])
+def test_pictures_that_are_very_wide_or_tall(make_media, ffmpeg_program, tmp_path, size, codec):
+    film = make_media(tmp_path / "f.mkv", seconds=0.2, size=size, options=("-c:v", codec, "-strict", "-1"))
+    made = decode(str(film), 0, SECOND // 5, program=ffmpeg_program)
+    assert f"{made.width}x{made.height}" == size and len(made.frames) == 5
