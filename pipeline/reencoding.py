@@ -20,7 +20,7 @@ class Survey:
 
     Attributes:
       snapshot: name of the newest one, which another encoder made.
-      differs: a setting in which they differ.
+      differs: in what that and this one differ.
       num_clips: of its shards, that are still annotated.
       lacking: ids of those whose media are not there: released, deleted, lost.
       num_old_cuts: of those whose media older rules cut out of their sources.
@@ -86,15 +86,23 @@ def _survey(root: str, valid: pa.Table, parent: Manifest, before: Dataset, after
     in_shards = rows.filter(pc.is_valid(rows["inputs"]))["id"].combine_chunks()
     clips = valid.filter(pc.is_in(valid["id"], value_set=in_shards))
     found, store = known.of(clips, ledger.state(root)), media.listing(root)
-    differs = datasets.changed(before, after)
-    more = f" and {len(differs) - 1} more differ" if len(differs) > 1 else " differs"
     return Survey(
         snapshot=parent.snapshot,
-        differs=differs[0] + more,
+        differs=_difference(before, after),
         num_clips=len(clips),
         lacking=tuple(clips.filter(_lack_media(clips, found, store))["id"].to_pylist()),
         num_old_cuts=pc.sum(known.is_old_cut(found, store)).as_py() or 0,
     )
+
+
+def _difference(before: Dataset, after: Dataset) -> str:
+    """In what two encoders differ. ffmpeg stands first, and by its version: a forgotten `--ffmpeg` is enough."""
+    names = sorted(datasets.changed(before, after), key=lambda name: (name != "ffmpeg", name))
+    more = len(names) - 1
+    if names[0] != "ffmpeg":
+        return f"{names[0]} and {more} more differ" if more else f"{names[0]} differs"
+    versions = f"ffmpeg {before.encoder['ffmpeg']}, and this is {after.encoder['ffmpeg']}"
+    return f"{versions}; {more} more differ" if more else f"{versions}: --ffmpeg=PATH names the one to use"
 
 
 def _lack_media(clips: pa.Table, found: pa.Table, store: dict[str, str]) -> pa.ChunkedArray:

@@ -179,6 +179,21 @@ def test_cpu_flags_before_ours_change_nothing(built, mbt_data, clip_folder, tmp_
     assert digests(tmp_path / "out") == digests(built)
 
 
+def test_another_ffmpeg_is_named_before_all_is_decoded_again(own_copy, mbt_data):
+    """Also where it is the embedded one, since nobody said --ffmpeg; shards that it made before are still there."""
+    folder, media = own_copy
+    newer = wrapper(folder / "ffmpeg", '[ "$1" = -version ] && echo ffmpeg version newer && exit\nexec "$FFMPEG" "$@"')
+    embedded = ffmpeg.version()
+    for words, was, now, decoded in (([f"--ffmpeg={newer}"], embedded, "newer", 6), ([], "newer", embedded, 0)):
+        made_by = newest(folder / "out").snapshot
+        done = build(mbt_data, folder, media, "--json", *words)
+        assert done.returncode == 0, done.stderr
+        said = f"snapshot {made_by} was made by another encoder (ffmpeg {was}, and this is {now}: --ffmpeg=PATH names"
+        assert done.stderr.startswith(f"mbt-data: {said} the one to use): 6 clips are to be re-encoded"), done.stderr
+        assert json.loads(done.stdout)["clips_decoded"] == decoded
+        assert "re-encoded" not in build(mbt_data, folder, media, *words).stderr
+
+
 def test_the_canary_refuses_other_bytes(built, mbt_data, clip_folder, tmp_path):
     """An ffmpeg of the same version whose sound comes out by other instructions."""
     program = wrapper(
