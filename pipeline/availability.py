@@ -6,7 +6,6 @@ the reason. Other URLs get a HEAD request.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from mbt.pipeline.hosts import PUBLIC, Hosts, named_in
 from mbt.pipeline.outcomes import Failure, FetchError, StopError, internal_error
 from mbt.pipeline.proxies import AllRestingError, Proxies
 from mbt.pipeline.sources import is_url
+from mbt.schemas import own_json
 from mbt.schemas.clip import Outcome
 
 BATCH = 50  # videos in one call of the Data API
@@ -162,8 +162,8 @@ class Asker:
                 text = b""
                 while (piece := answer.read()) and len(text) <= _MAX_ANSWER_BYTES:
                     text += piece
-                return json.loads(text)
-        except (FetchError, ValueError, RecursionError):
+                return own_json.parse(text)
+        except (FetchError, ValueError):
             return None
 
     def _proxy(self) -> str | None:

@@ -15,6 +15,7 @@ import time
 import numpy as np
 
 from mbt.pipeline import storage, storms
+from mbt.schemas import own_json
 from mbt.schemas.clip import Outcome
 
 ALL = ""  # in the place of a host: the machine or the settings are at fault
@@ -113,8 +114,8 @@ def read(folder: str, but: dict[str, str] | None = None) -> dict[str, str]:
         if path in known:
             continue
         # One that a power cut left empty says nothing, nor does one that is not ours.
-        with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
-            tripped = json.loads(storage.read(path))
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            tripped = own_json.parse(storage.read(path))
             found[tripped["host"]] = tripped["why"]
     return found
 

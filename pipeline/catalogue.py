@@ -82,5 +82,5 @@ def clips_path(root: str, manifest: Manifest) -> str:
 def _manifest(root: str, name: str) -> Manifest | None:
     try:
         return snapshot.read(root, name)
-    except (FormatError, UnicodeDecodeError) as error:
+    except FormatError as error:
         raise CatalogueError(f"{storage.join(root, FOLDER, name, MANIFEST_FILE)}: {error}") from error

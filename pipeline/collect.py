@@ -116,7 +116,7 @@ def needed_files(root: str) -> Iterator[str]:
     for name in storage.folders(storage.join(root, snapshot.FOLDER)):
         try:
             manifest = snapshot.read(root, name)
-        except (FormatError, UnicodeDecodeError, TypeError) as error:
+        except FormatError as error:
             raise RefusedError(f"snapshot {name} cannot be read, so what it needs is not known: {error}") from error
         if manifest is not None:
             yield f"{snapshot.FOLDER}/{name}/{MANIFEST_FILE}"

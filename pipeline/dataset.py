@@ -48,10 +48,10 @@ def read(root: str) -> Dataset | None:
       DatasetError: its file is damaged.
     """
     try:
-        return Dataset.from_json(storage.read(storage.join(root, DATASET_FILE)).decode())
+        return Dataset.from_json(storage.read(storage.join(root, DATASET_FILE)))
     except FileNotFoundError:
         return None
-    except (FormatError, UnicodeDecodeError) as error:
+    except FormatError as error:
         raise DatasetError(f"{root}: {error}") from error
 
 

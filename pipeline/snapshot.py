@@ -86,7 +86,7 @@ def read(root: str, name: str) -> Manifest | None:
       FormatError: it is damaged.
     """
     try:
-        return Manifest.from_json(storage.read(storage.join(root, FOLDER, name, MANIFEST_FILE)).decode(), name)
+        return Manifest.from_json(storage.read(storage.join(root, FOLDER, name, MANIFEST_FILE)), name)
     except FileNotFoundError:
         return None  # never finished: it does not exist
 

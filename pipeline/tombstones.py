@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from mbt.pipeline import ledger, storage
 from mbt.pipeline.sources import identity
+from mbt.schemas import own_json
 from mbt.schemas.clip import Outcome
 from mbt.schemas.manifest import FormatError
 
@@ -169,18 +170,14 @@ def _said(root: str) -> dict:
     """
     path = storage.join(root, FILE)
     try:
-        said = json.loads(storage.read(path))
+        said = own_json.parse(storage.read(path))
     except FileNotFoundError:
         return {"clips": {}}
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path} cannot be read: {_short(error)}; put a copy of it back") from error
+    except ValueError as error:
+        raise FormatError(f"{path} cannot be read: {error}; put a copy of it back") from error
     if not _is_sound(said):
         raise FormatError(f"{path} is not as it was written; put a copy of it back")
     return said
-
-
-def _short(error: Exception) -> str:
-    return "it is nested too deeply to be one of ours" if isinstance(error, RecursionError) else str(error)
 
 
 def _is_sound(said: object) -> bool:

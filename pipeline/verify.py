@@ -193,8 +193,8 @@ class _Verify:
     def _manifest(self, name: str) -> Manifest | None:
         path = f"{snapshot.FOLDER}/{name}/{MANIFEST_FILE}"
         try:
-            return Manifest.from_json(storage.read(storage.join(self._root, path)).decode(), name)
-        except (FormatError, UnicodeDecodeError, TypeError, KeyError) as error:
+            return Manifest.from_json(storage.read(storage.join(self._root, path)), name)
+        except FormatError as error:
             self._problems.append(Problem(file=path, detail=f"it cannot be read: {error}", snapshots=(name,)))
             return None
 

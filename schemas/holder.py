@@ -8,6 +8,8 @@ import socket
 import sys
 import uuid
 
+from mbt.schemas import own_json
+
 _LAST_PROCESS = (1 << 31) - 1
 
 
@@ -61,8 +63,8 @@ class Holder:
     def from_json(cls, text: bytes) -> "Holder | None":
         """From what stands in the file; None where that is not whole, or not ours."""
         try:
-            found = cls(**json.loads(text))
-        except (TypeError, ValueError, RecursionError):
+            found = cls(**own_json.parse(text))
+        except (TypeError, ValueError):
             return None
         return found if found._is_sound() else None
 

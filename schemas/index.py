@@ -19,6 +19,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from mbt.schemas import own_json
+
 MAGIC = b"MBTINDEX"
 VERSION = 3
 FIRST_VERSION = 2  # that is still read
@@ -166,21 +168,29 @@ def load(data: Any) -> Index:
     if records and int((parts[0]["height"].astype(np.int64) * parts[0]["width"]).max()) > MAX_FRAME_PIXELS:
         raise CorruptIndexError(f"it names frames of over {MAX_FRAME_PIXELS >> 20} megapixels")
     try:
-        text = json.loads(bytes(view[offset : offset + strings]))
-    except RecursionError as error:
-        raise CorruptIndexError("its JSON is nested too deeply to be one of ours") from error
-    rule = {"rule": FIRST_RULES}
+        texts = _texts(bytes(view[offset : offset + strings]), version)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptIndexError(f"its JSON is not as it was written: {error}") from error
     return Index(
         records=parts[0],
         pieces=parts[1],
         labels=parts[2],
-        ids=tuple(text["ids"]),
-        absent=tuple(text["absent"] if version > FIRST_VERSION else (clip | rule for clip in text["absent"])),
-        treatments={clip: tuple(words) for clip, words in text.get("treatments", {}).items()},
         shard_bytes=summary[0],
         shard_crc32c=summary[1],
         version=version,
+        **texts,
     )
+
+
+def _texts(strings: bytes, version: int) -> dict[str, Any]:
+    """What `_strings` wrote, as fields of an index."""
+    read = own_json.parse(strings)
+    rule = {"rule": FIRST_RULES}
+    return {
+        "ids": tuple(read["ids"]),
+        "absent": tuple(read["absent"] if version > FIRST_VERSION else (clip | rule for clip in read["absent"])),
+        "treatments": {clip: tuple(words) for clip, words in read.get("treatments", {}).items()},
+    }
 
 
 def file_crc32c(data: bytes) -> int:

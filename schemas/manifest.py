@@ -5,17 +5,19 @@ import dataclasses
 import hashlib
 import json
 import math
-import operator
 import posixpath
 from collections.abc import Iterator
 from typing import Any
 
 from mbt.schemas import index as shard_index
+from mbt.schemas import own_json, typed
 
 FORMAT_VERSION = 1
 DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.json"
 CLIPS_FILE = "clips.parquet"
+
+JsonText = str | bytes  # by another name, since `Manifest.bytes` is a number
 
 
 class FormatError(ValueError):
@@ -110,12 +112,14 @@ class Dataset:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Dataset":
+    def from_json(cls, text: JsonText) -> "Dataset":
         """From the text of its file; raises `FormatError`."""
         fields = _fields(cls, text, DATASET_FILE)
         with _as_expected(DATASET_FILE):
             former = tuple(Encoding(**encoding) for encoding in fields.get("former", ()))
-            return cls(**fields | {"labels": tuple(fields["labels"]), "former": former})
+            found = cls(**fields | {"labels": _listed(fields["labels"]), "former": former})
+            typed.check(found)
+            return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -278,7 +282,7 @@ class Manifest:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, snapshot: str | None = None) -> "Manifest":
+    def from_json(cls, text: JsonText, snapshot: str | None = None) -> "Manifest":
         """From the text of its file.
 
         Args:
@@ -296,9 +300,13 @@ class Manifest:
                 _check_name(name)
             splits = {name: _split(value) for name, value in fields["splits"].items()}
             amended = tuple(_amendment(value) for value in fields.get("amended", ()))
-            if operator.index(fields.get("encoding", 0)) < 0:
-                raise TypeError("encoding is negative")
-            return cls(**fields | {"labels": tuple(fields["labels"]), "splits": splits, "amended": amended})
+            found = cls(**fields | {"labels": _listed(fields["labels"]), "splits": splits, "amended": amended})
+            typed.check(found)
+            _check_counts(encoding=found.encoding, **found.unassigned)
+            for split in splits.values():
+                _check_counts(num_clips=split.num_clips, num_records=split.num_records)
+                _check_counts(**split.lost | split.class_counts | split.treatments)
+            return found
 
 
 def mean_and_stddev(total: float, total_of_squares: float, count: int) -> tuple[float, float]:
@@ -328,6 +336,12 @@ def _check_counts(**counts: int) -> None:
             raise ValueError(f"{name} is {count!r:.80}")
 
 
+def _listed(values: Any) -> tuple:
+    if not isinstance(values, list):  # of a text too a tuple can be made
+        raise TypeError(f"{values!r:.80} is no list")
+    return tuple(values)
+
+
 def _sha256(parts: list) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -348,13 +362,11 @@ def _as_expected(file: str) -> Iterator[None]:
         raise FormatError(f"{file} is not as it was written: {error}") from error
 
 
-def _fields(cls, text: str, file: str) -> dict[str, Any]:
+def _fields(cls, text: JsonText, file: str) -> dict[str, Any]:
     try:
-        fields = json.loads(text)
+        fields = own_json.parse(text)
     except ValueError as error:
         raise FormatError(f"{file} is not JSON: {error}") from error
-    except RecursionError as error:
-        raise FormatError(f"{file} is nested too deeply to be one of ours") from error
     if not isinstance(fields, dict) or fields.get("format_version") != FORMAT_VERSION:
         raise FormatError(f"{file} is not of format version {FORMAT_VERSION}; use the mbt-flax that wrote it")
     required = {

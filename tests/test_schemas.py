@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbt.schemas import index as shard_index
-from mbt.schemas import tfrecord
+from mbt.schemas import own_json, tfrecord
 from mbt.schemas.clip import num_frames, num_mel_rows
+from mbt.schemas.holder import Holder
 from mbt.schemas.manifest import (
     Amendment,
     Dataset,
@@ -104,11 +105,15 @@ def test_an_index_takes_no_memory_on_its_word():
     large.records["height"], large.records["width"] = 5000, 5000
     with pytest.raises(shard_index.CorruptIndexError, match="over 16 megapixels"):
         shard_index.load(shard_index.dump(large))
-    length = int.from_bytes(whole[32:40], "little")
-    deep = b"[" * 200_000
-    body = whole[:32] + len(deep).to_bytes(8, "little") + whole[40 : len(whole) - length] + deep
     with pytest.raises(shard_index.CorruptIndexError, match="nested too deeply"):
-        shard_index.load(sealed(body))
+        shard_index.load(sealed(with_strings(b"[" * 200_000)))
+
+
+def with_strings(strings: bytes) -> bytes:
+    """The body of an index file with other JSON."""
+    whole = shard_index.dump(small_index())[:-4]
+    length = int.from_bytes(whole[32:40], "little")
+    return whole[:32] + len(strings).to_bytes(8, "little") + whole[40 : len(whole) - length] + strings
 
 
 def test_a_dataset_knows_how_each_snapshot_was_made():
@@ -222,6 +227,62 @@ def test_a_manifest_is_of_its_folder_and_of_plain_names(changes, said):
 def test_a_file_of_a_million_brackets_is_refused():
     with pytest.raises(FormatError, match="nested too deeply"):
         Manifest.from_json("[" * 1_000_000)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500])
+def test_what_is_nested_too_deeply_is_refused_by_every_reader(text):
+    for read in (own_json.parse, Dataset.from_json, Manifest.from_json):
+        with pytest.raises(ValueError, match=r"nested too deeply to be one of ours"):
+            read(text.encode())
+    assert Holder.from_json(text.encode()) is None
+
+
+def test_of_what_is_ours_every_depth_is_read():
+    value: object = 1
+    for _ in range(own_json.DEEPEST):
+        value = [value]
+    assert own_json.parse(json.dumps(value)) == value
+    with pytest.raises(ValueError, match="nested too deeply"):
+        own_json.parse(json.dumps([value]))
+
+
+@pytest.mark.parametrize("name", ["labels", "splits", "tool_versions", "unassigned", "created", "parent", "amended"])
+@pytest.mark.parametrize("value", [3, {"a": None}, [[]]])
+def test_a_field_of_another_type_is_named(name, value):
+    with pytest.raises(FormatError, match=r"^manifest\.json is not as it was written: [^\n]*$"):
+        Manifest.from_json(manifest_text(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("num_shards", value) for value in (3, {"train": "8"})),
+        ("salt", 1),
+        ("labels", [1]),
+        ("encoder", []),
+        ("rules", "2"),
+    ],
+)
+def test_a_dataset_of_other_types_is_refused(name, value):
+    fields = {
+        "format_version": 1,
+        "name": "d",
+        "num_shards": {},
+        "salt": "d",
+        "labels": [],
+        "encoder": {},
+        "canary": "",
+    }
+    assert Dataset.from_json(json.dumps(fields)).name == "d"
+    with pytest.raises(FormatError, match=r"^dataset\.json is not as it was written: "):
+        Dataset.from_json(json.dumps(fields | {name: value}))
+
+
+@pytest.mark.parametrize("strings", [b"[]", b"{}", b'{"ids": 1, "absent": []}', b"\xff"])
+def test_an_index_whose_json_is_not_ours_is_corrupt(strings):
+    """With a checksum that is right: whoever wrote it meant it."""
+    with pytest.raises(shard_index.CorruptIndexError, match="JSON is not as it was written"):
+        shard_index.load(sealed(with_strings(strings)))
 
 
 def manifest_text(**changes) -> str:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import placeholder
 
 from mbt.model.config import SIZES, MBTConfig, Modality, Size
+from mbt.schemas import own_json
 from mbt.schemas.clip import FRAME_RATE_HZ, MEL_BINS, MEL_ROWS_PER_SECOND
 from mbt.schemas.manifest import Manifest
 from mbt.train import old_configs
@@ -207,7 +208,7 @@ def from_json(text: str) -> ConfigDict:
     Raises:
       ValueError: it is no config, or lacks a key that every version had.
     """
-    values = json.loads(text)
+    values = own_json.parse(text)
     if not isinstance(values, dict):
         raise ValueError("it is no config")
     config = ConfigDict(_tuples(old_configs.completed(values)))

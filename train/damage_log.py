@@ -4,7 +4,8 @@ import json
 import os
 import pathlib
 
-from mbt.schemas import durable
+from mbt.schemas import durable, own_json
+from mbt.train.errors import UsageError
 from mbt.train.reader import Reader
 
 BAD_RECORDS_FILE = "bad_records.jsonl"
@@ -31,14 +32,21 @@ class DamageLog:
 
 
 def _whole(path: pathlib.Path) -> list[dict]:
-    """What the file has, after its last line was dropped where the process died while it wrote it."""
+    """What the file has, after its last line was dropped where the process died while it wrote it.
+
+    Raises:
+      UsageError: another line is damaged.
+    """
     if not path.exists():
         return []
     lines = path.read_bytes().splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         os.truncate(path, sum(map(len, lines[:-1])))
         del lines[-1]
-    return [json.loads(line) for line in lines]
+    try:
+        return [own_json.parse(line) for line in lines]
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be read: {error}; delete it, and what is damaged is listed anew") from error
 
 
 def _key(entry: dict) -> tuple[str, str]:

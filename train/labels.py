@@ -4,6 +4,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+from mbt.schemas import own_json
 from mbt.train.errors import UsageError
 from mbt.train.workdir import write_text
 
@@ -25,7 +26,7 @@ def read(workdir: pathlib.Path) -> tuple[str, ...] | None:
     """
     path = workdir / LABELS_FILE
     try:
-        labels = json.loads(path.read_text())
+        labels = own_json.parse(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

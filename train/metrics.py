@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from mbt.schemas import durable
+from mbt.schemas import durable, own_json
 from mbt.train import events
 from mbt.train.errors import RunError
 
@@ -169,6 +169,6 @@ class Metrics(NoMetrics):
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except ValueError:
+        return float(own_json.parse(line)["step"])
+    except (KeyError, TypeError, ValueError):
         return float("inf")

@@ -32,7 +32,7 @@ def identify(root: str, manifest: Manifest) -> ConfigDict:
       UsageError: `dataset.json` cannot be read.
     """
     try:
-        dataset = Dataset.from_json(storage.read(storage.join(root, DATASET_FILE)).decode()).as_of(manifest)
+        dataset = Dataset.from_json(storage.read(storage.join(root, DATASET_FILE))).as_of(manifest)
     except (OSError, ValueError) as error:
         raise UsageError(f"config.data.root={root}: {error}") from error
     return ConfigDict(

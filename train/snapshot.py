@@ -202,6 +202,6 @@ def _sizes(root: str, folder: str) -> dict[str, int]:
 
 def _read_manifest(path: str, name: str) -> Manifest:
     try:
-        return Manifest.from_json(storage.read(path).decode(), name)
+        return Manifest.from_json(storage.read(path), name)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from error

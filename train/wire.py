@@ -5,6 +5,8 @@ import json
 import socket
 import threading
 
+from mbt.schemas import own_json
+
 # A peer that takes no more bytes than this long is as good as dead; its silence will be noticed.
 SEND_TIMEOUT_S = 5.0
 LONGEST = 1 << 16
@@ -34,8 +36,8 @@ class Connection:
         try:
             data = self._socket.recv(LONGEST)
             *lines, self._rest = (self._rest + data).split(b"\n")
-            messages = [json.loads(line) for line in lines]
-        except (OSError, ValueError, RecursionError):  # reset, or a stranger who speaks something else
+            messages = [own_json.parse(line) for line in lines]
+        except (OSError, ValueError):  # reset, or a stranger who speaks something else
             return None
         strange = len(self._rest) > LONGEST or not all(isinstance(message, dict) for message in messages)
         return None if not data or strange else messages

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from mbt.schemas import durable
+from mbt.schemas import durable, own_json
 from mbt.train import lock
 from mbt.train.config import differences, from_json, to_json
 from mbt.train.errors import UsageError
@@ -94,7 +94,7 @@ def read_result(workdir: pathlib.Path) -> dict | None:
     """
     path = workdir / RESULT_FILE
     try:
-        return json.loads(path.read_text())
+        return own_json.parse(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

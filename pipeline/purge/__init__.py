@@ -102,7 +102,7 @@ def _manifests(root: str, dataset: Dataset) -> list[Manifest]:
         for manifest in manifests:
             dataset.as_of(manifest)  # its shards are made again by it
         return manifests
-    except (FormatError, UnicodeDecodeError, TypeError) as error:
+    except FormatError as error:
         raise RefusedError(f"a snapshot cannot be read: {error}. See mbt-data verify --snapshot=all") from error
 
 
