@@ -1,8 +1,24 @@
 """How a command ends when it does not end well."""
 
+from collections.abc import Iterable
+
 
 class RefusedError(Exception):
     """The command cannot be carried out as given; nothing was written. Exit status 2."""
+
+
+class UnknownFlagError(RefusedError):
+    """A flag that is neither the command's nor the engine's.
+
+    Attributes:
+      word: the flag as it was given.
+      known: the engine's flags.
+    """
+
+    def __init__(self, word: str, known: Iterable[str]):
+        super().__init__(f"unknown flag {word}")
+        self.word = word
+        self.known = tuple(known)
 
 
 class IncompleteError(Exception):

@@ -34,7 +34,7 @@ from apache_beam.runners.portability.prism_runner import PrismJobServer
 from apache_beam.runners.worker import data_plane
 
 from mbt.pipeline import disk, reaper, runner
-from mbt.pipeline.errors import EngineError, IncompleteError
+from mbt.pipeline.errors import EngineError, IncompleteError, UnknownFlagError
 
 _POLL_S = 0.1
 _ANSWER_S = 10.0
@@ -257,4 +257,4 @@ def _check_flags(endpoint: str, unknown: list[str]) -> None:
     names = {f"--{option.name}" for option in described.options}
     for word in unknown:
         if word.startswith("-") and word.partition("=")[0] not in names:
-            raise JobServerError(f"unknown flag {word}")
+            raise UnknownFlagError(word, names)

@@ -27,7 +27,7 @@ from mbt.pipeline.commands import (
     status,
     verify,
 )
-from mbt.pipeline.errors import EngineError, IncompleteError, RefusedError
+from mbt.pipeline.errors import EngineError, IncompleteError, RefusedError, UnknownFlagError
 
 DESCRIPTION = "Turns annotated video clips into sharded TFRecords, and says why a clip is missing."
 COMMANDS: tuple[ModuleType, ...] = (
@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except flags.FlagsError as error:
         parsers[known.command].error(str(error))
     except RefusedError as error:
-        print(f"mbt-data: {error}", file=sys.stderr)
+        meant = parsers[known.command].meant(error.word, error.known) if isinstance(error, UnknownFlagError) else ""
+        print(f"mbt-data: {error}{meant}", file=sys.stderr)
         return 2
     except IncompleteError as error:
         print(f"mbt-data: {error}", file=sys.stderr)
@@ -77,7 +78,7 @@ def _stopped(why: str) -> int:
     return 1
 
 
-def _add(commands, module: ModuleType) -> argparse.ArgumentParser:
+def _add(commands, module: ModuleType) -> flags.Parser:
     parser = commands.add_parser(
         module.NAME,
         help=module.HELP,

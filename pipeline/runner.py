@@ -18,6 +18,8 @@ from apache_beam.options.pipeline_options import (
     _BeamArgumentParser,
 )
 
+from mbt.pipeline.errors import UnknownFlagError
+
 # Today's DirectRunner picks Prism or FnApiRunner by itself; a default that picks is no default.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_NAMES = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", LOCAL_RUNNER, LOCAL_RUNNER + ".FnApiRunner")
@@ -32,21 +34,22 @@ _PROCESSES_FROM_CORES = 17  # above 16, one interpreter cannot feed all cores
 
 
 class BeamFlagsError(ValueError):
-    """Beam does not know a flag, or not its value."""
+    """Beam does not know a flag's value."""
 
 
 def pipeline_options(flags: Sequence[str]) -> PipelineOptions:
     """Beam's options for these flags, with our defaults.
 
     Raises:
-      BeamFlagsError: naming the flag.
+      BeamFlagsError: naming the flag that has a wrong value.
+      UnknownFlagError: naming one that is none of Beam's.
     """
     unknown = unknown_flags(flags)
     options = PipelineOptions(list(flags))
     standard = options.view_as(StandardOptions)
     standard.runner = _named(standard.runner)
     if unknown and standard.runner != FLINK:  # whose job server has more flags, and is asked for them once it runs
-        raise BeamFlagsError(f"unknown flag {unknown[0]}")
+        raise UnknownFlagError(unknown[0], _parser()._option_string_actions)
     if standard.runner == _LOCAL:
         _set_local_workers(options, flags)
     elif standard.runner in _PORTABLE:
@@ -60,16 +63,21 @@ def unknown_flags(flags: Sequence[str]) -> list[str]:
     Raises:
       BeamFlagsError: a known one has a wrong value.
     """
-    parser = _BeamArgumentParser(allow_abbrev=False)
-    for kind in PipelineOptions.__subclasses__():
-        if "_add_argparse_args" in kind.__dict__:
-            kind._add_argparse_args(parser)
-    complaint = io.StringIO()
+    parser, complaint = _parser(), io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             return parser.parse_known_args(list(flags))[1]
     except SystemExit:
         raise BeamFlagsError(complaint.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from None
+
+
+def _parser() -> _BeamArgumentParser:
+    """Of all flags of Beam for Python."""
+    parser = _BeamArgumentParser(allow_abbrev=False)
+    for kind in PipelineOptions.__subclasses__():
+        if "_add_argparse_args" in kind.__dict__:
+            kind._add_argparse_args(parser)
+    return parser
 
 
 def name(options: PipelineOptions) -> str:

@@ -7,13 +7,14 @@ import typing
 from typing import Any
 
 
-def check(row: Any) -> None:
+def check(row: object) -> None:
     """Looks at all fields of a dataclass, and of those in it.
 
     Raises:
       TypeError: one is of another type than is said.
     """
-    for name, hint in _hints(type(row)).items():
+    cls: Any = type(row)  # mypy holds that classes may have no hash
+    for name, hint in _hints(cls).items():
         if not _fits(getattr(row, name), hint):
             raise TypeError(f"{name} is {getattr(row, name)!r:.80}")
 

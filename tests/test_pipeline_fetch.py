@@ -439,6 +439,8 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_in_one_line(make_media, mbt_
         (["import", ".", "--pattern=x.mp4"], "it needs a field"),
         (["import", ".", "--pattern=youtube"], "holds no file named like"),
         (["status", "--stray"], "unknown flag --stray"),
+        (["fetch", "--dowloads=3"], "unknown flag --dowloads=3 (--dowloads: did you mean --downloads?)"),
+        (["fetch", "--direct_num_worker=3"], "(--direct_num_worker: did you mean --direct_num_workers?)"),
     ],
 )
 def test_a_wrong_command_is_refused_in_one_line(mbt_data, clips, tmp_path, words_, message):

@@ -1,13 +1,12 @@
 """Flags that several commands share, and what they are checked for."""
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from mbt.pipeline import secret, storage
+from mbt.pipeline import secret, spelling, storage
 from mbt.pipeline.annotations.files import split_and_path
 from mbt.pipeline.annotations.read import DATASETS, Selection
 from mbt.pipeline.errors import RefusedError
@@ -50,12 +49,14 @@ class Parser(argparse.ArgumentParser):
     def _hint(self) -> str:
         """The first word that is no flag of this command but looks like one."""
         for word in self._given:
-            flag = word.partition("=")[0]
-            if flag.startswith("--") and flag not in self._option_string_actions:
-                near = difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.75)
-                if near:
-                    return f" ({flag}: did you mean {near[0]}?)"
+            is_flag = word.startswith("--") and word.partition("=")[0] not in self._option_string_actions
+            if is_flag and (meant := self.meant(word)):
+                return meant
         return ""
+
+    def meant(self, word: str, more: Sequence[str] = ()) -> str:
+        """The flag that was meant by an unknown one, of this command's and these, as a question."""
+        return spelling.hint(word, [*self._option_string_actions, *more])
 
 
 class FlagsError(ValueError):
