@@ -25,30 +25,36 @@ class Cost:
       parameters: their number.
       gmac: forward, half of the operations that XLA's cost analysis counts, elementwise ones included.
       product_gmac: forward, in matrix products and convolutions alone.
-      activation_bytes: what the forward pass keeps for the backward pass, parameters not counted.
+      activation_bytes: what the forward pass keeps of each example for the backward pass, with XLA's attention.
+      cudnn_activation_bytes: the same without the weights of attention, which cuDNN does not keep. A number that it
+        keeps of each query and head is not counted: under a thousandth.
     """
 
     parameters: int
     gmac: float
     product_gmac: float
     activation_bytes: int
+    cudnn_activation_bytes: int
 
 
 def cost_of(config: MBTConfig) -> Cost:
-    """The cost of a model. Attention is XLA's, whose weights are kept in memory; cuDNN keeps none."""
+    """The cost of a model."""
     config = dataclasses.replace(config, attention="xla")
     graph, params = nnx.split(nnx.eval_shape(lambda: MBT(config, rngs=nnx.Rngs(0))))
-    inputs = {m.name: jax.ShapeDtypeStruct((1, *m.shape, m.channels), jnp.float32) for m in config.modalities}
+    inputs = _inputs(config, 1)
 
     def forward(params, inputs):
         return nnx.merge(graph, params)(inputs)["logits"]
 
+    kept = [_kept(forward, params, _inputs(config, examples)) for examples in (1, 2)]
+    weights = [[array for array in arrays if _is_attention(array, config.size.heads)] for arrays in kept]
     analysis: Any = jax.jit(forward).lower(params, inputs).cost_analysis()
     return Cost(
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
         gmac=analysis["flops"] / 2e9,
         product_gmac=product_macs(jax.make_jaxpr(forward)(params, inputs).jaxpr) / 1e9,
-        activation_bytes=_kept_bytes(forward, params, inputs),
+        activation_bytes=_per_example(*kept),
+        cudnn_activation_bytes=_per_example(*kept) - _per_example(*weights),
     )
 
 
@@ -85,15 +91,30 @@ def _inside(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
                 yield inner
 
 
-def _kept_bytes(forward, params: Any, inputs: dict) -> int:
-    """Bytes that the gradient's function holds on to and that are not its arguments themselves."""
+def _inputs(config: MBTConfig, examples: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {m.name: jax.ShapeDtypeStruct((examples, *m.shape, m.channels), jnp.float32) for m in config.modalities}
+
+
+def _per_example(of_one: list, of_two: list) -> int:
+    """Bytes that a second example adds: copies of weights in another type have no part in them."""
+    one, two = (sum(array.size * array.dtype.itemsize for array in arrays) for arrays in (of_one, of_two))
+    return two - one
+
+
+def _is_attention(array: Any, heads: int) -> bool:
+    """Whether an array is of weights or their sums: in JAX's own attention (1, examples, heads, queries, keys or 1)."""
+    return array.ndim == 5 and array.shape[2] == heads and array.shape[3] > 1
+
+
+def _kept(forward, params: Any, inputs: dict) -> list[Any]:
+    """The arrays that the gradient's function holds on to and that are not its arguments themselves."""
     jaxpr = jax.make_jaxpr(lambda params, inputs: jax.vjp(lambda params: forward(params, inputs), params)[1])(
         params, inputs
     ).jaxpr
     kept: dict[int, Any] = {id(variable): variable.aval for variable in jaxpr.outvars if isinstance(variable, core.Var)}
     for argument in jaxpr.invars:
         kept.pop(id(argument), None)
-    return sum(array.size * array.dtype.itemsize for array in kept.values())
+    return list(kept.values())
 
 
 def reference_excess_gmac(config: MBTConfig) -> float:

@@ -17,7 +17,7 @@ OURS: dict[str, set[str]] = {
 }
 # Prediction decodes as datasets are built: with these, from one module of training.
 THE_DOOR = ROOT / "train" / "media.py"
-_DECODER = ("attempts", "decode", "download", "ffmpeg", "hosts", "outcomes", "probe", "record", "youtube")
+_DECODER = ("attempts", "decode", "download", "ffmpeg", "hosts", "one_sense", "outcomes", "probe", "record", "youtube")
 DECODER = {f"mbt.pipeline.{name}" for name in _DECODER}
 # Beyond the standard library.
 SCHEMAS_MAY_IMPORT = {"numpy", "google.protobuf", "google_crc32c"}

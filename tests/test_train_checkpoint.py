@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mbt.train import digests
 from mbt.train.checkpoint import Checkpoints
 from mbt.train.errors import UsageError
 from mbt.train.step import State
@@ -63,13 +64,16 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     scores = {3: 0.2, 6: 0.9, 9: float("nan"), 12: 0.4}
     with opened(tmp_path, writes=True, best="map") as checkpoints:
         for step in range(1, 14):
-            checkpoints.save(make_state(step), {"map": scores[step], "clips": 4} if step in scores else None)
+            checkpoints.save(make_state(step))
+            if step in scores:
+                checkpoints.note(step, {"map": scores[step], "clips": 4})
     assert steps(tmp_path) == {6, 12, 13}
     with opened(tmp_path, best="map") as checkpoints:
         assert (checkpoints.latest(), checkpoints.best()) == (13, 6)
         assert int(checkpoints.restore(shapes(make_state()), checkpoints.best()).step) == 6
     with opened(tmp_path, writes=True, best="map") as checkpoints:  # the score is known to the next process too
-        checkpoints.save(make_state(14), {"map": 0.5})
+        checkpoints.save(make_state(14))
+        checkpoints.note(14, {"map": 0.5})
     assert steps(tmp_path) == {6, 13, 14}
 
 
@@ -82,7 +86,8 @@ def test_a_checkpoint_is_on_the_disk_and_so_are_the_folders_above(tmp_path, disk
 def test_without_a_score_the_last_two_are_kept(tmp_path):
     with opened(tmp_path, writes=True) as checkpoints:
         for step in range(1, 5):
-            checkpoints.save(make_state(step), {"map": 1 / step})
+            checkpoints.save(make_state(step))
+            checkpoints.note(step, {"map": 1 / step})
         checkpoints.save(make_state(4))  # is there already
     assert steps(tmp_path) == {3, 4}
 
@@ -211,3 +216,74 @@ def test_a_full_disk_is_told_in_one_line_and_what_is_whole_stays(tmp_path, small
     told, latest = ended.stdout.splitlines()
     assert told == f"a checkpoint in {tmp_path}/checkpoints cannot be written: No space left on device"
     assert latest in ("1", "2")
+
+
+def test_a_flipped_bit_is_never_restored(tmp_path):
+    with opened(tmp_path, writes=True) as checkpoints:
+        checkpoints.save(random_state(1))
+    draw = np.random.default_rng(0)
+    files = sorted(path for path in (tmp_path / "checkpoints" / "1" / "default").rglob("*") if path.is_file())
+    files = [path for path in files if path.name != "commit_success.txt"]  # nothing is read from it
+    sizes = np.array([path.stat().st_size for path in files])
+    # Each file once, and others by their sizes: nearly all of the bytes are the arrays'.
+    chosen = [*range(len(files)), *draw.choice(len(files), 40 - len(files), p=sizes / sizes.sum())]
+    for number in chosen:
+        data = bytearray(files[number].read_bytes())
+        place = int(draw.integers(8 * len(data)))
+        data[place // 8] ^= 1 << place % 8
+        whole = files[number].read_bytes()
+        files[number].write_bytes(data)
+        with opened(tmp_path) as checkpoints, pytest.raises(UsageError, match="is damaged"):
+            checkpoints.restore(shapes(random_state(1)))
+        files[number].write_bytes(whole)
+    with opened(tmp_path) as checkpoints:
+        assert int(checkpoints.restore(shapes(random_state(1))).step) == 1
+
+
+def test_one_of_a_version_that_noted_no_digests_is_restored(tmp_path):
+    with opened(tmp_path, writes=True) as checkpoints:
+        checkpoints.save(make_state(3))
+    (tmp_path / "checkpoints" / "3" / "default" / digests.FILE).unlink()
+    with opened(tmp_path) as checkpoints:
+        assert int(checkpoints.restore(shapes(make_state())).step) == 3
+
+
+NOT_READ = (digests.FILE, "_CHECKPOINT_METADATA", "commit_success.txt")
+
+
+def empty(path: pathlib.Path) -> None:
+    path.write_bytes(b"")
+
+
+AGAIN = ("the run begins again", "no checkpoint there yet")
+
+
+def told_of(workdir: pathlib.Path) -> str:
+    """Why a checkpoint is not restored; "" where it is, to the right numbers."""
+    try:
+        with opened(workdir) as checkpoints:
+            found = checkpoints.restore(shapes(make_state()))
+    except UsageError as error:
+        return str(error)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), found, make_state(1)))
+    return ""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("spoil", [pathlib.Path.unlink, empty, lambda path: path.write_bytes(b"null")])
+def test_any_file_that_is_missing_empty_or_another_is_told_in_one_line(tmp_path, spoil):
+    with opened(tmp_path / "whole", writes=True) as checkpoints:
+        checkpoints.save(make_state(1))
+    names = sorted(path.relative_to(tmp_path) for path in (tmp_path / "whole").rglob("*") if path.is_file())
+    for without_digests in (False, True):
+        for name in (name for name in names if name.name not in NOT_READ):
+            shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+            shutil.copytree(tmp_path / "whole", tmp_path / "copy")
+            folder = tmp_path / "copy" / "checkpoints" / "1"
+            if without_digests:
+                (folder / "default" / digests.FILE).unlink()
+            spoil(tmp_path / "copy" / name.relative_to("whole"))
+            told = told_of(tmp_path / "copy")
+            # A file that nothing is read from counts for nothing, where nobody noted what it was.
+            assert "\n" not in told and (told.endswith(AGAIN) or (without_digests and not told))
+            gc.collect()

@@ -68,7 +68,7 @@ def config(root):
 
 @pytest.fixture(scope="module")
 def mesh(config):
-    return sharding.make_eval_mesh(config)
+    return sharding.make_eval_mesh()
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def logits_by_hand(config, model, clip: int, views: int) -> np.ndarray:
     free = len(fake.jpegs) - WINDOW_FRAMES
     logits = []
     for view in range(views):
-        start = int(np.rint(free * view / (views - 1))) if views > 1 else 0
+        start = int(np.rint(free * view / (views - 1))) if views > 1 else int(np.rint(free / 2))
         shades = [shade(clip, start + offset) for offset in (0, 5, 10, 15)]
         rgb = np.broadcast_to(np.float32(shades)[:, None, None, None], (FRAMES, CROP, CROP, 3)) / 127.5 - 1
         mel = (fake.mel[4 * start :][:WINDOW_ROWS, :, None] - config.data.mel_mean) / config.data.mel_stddev
@@ -169,7 +169,7 @@ with distributed.joined(Processes(coordinator, 2, int(host))):
     from mbt.train.step import init_state
     manifest = load_manifest(root, "latest")
     config = resolve(load_config("demo", [f"--config.data.root={root}", *flags]), manifest)
-    mesh = sharding.make_eval_mesh(config)
+    mesh = sharding.make_eval_mesh()
     assert distributed.agreed(10 + distributed.host()) == 10
     assert distributed.agreed(None if distributed.host() == 0 else 10) is None
     state = init_state(config, mesh)

@@ -220,4 +220,4 @@ def test_a_workdir_on_an_object_store_is_refused(gcs, command, capsys):
         main([command, "--workdir=gs://bucket/run"])
     (line,) = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
-    assert "--workdir: gs://bucket/run is no folder; give one on a disk" in line
+    assert "--workdir: gs://bucket/run is on no disk" in line

@@ -66,13 +66,17 @@ def test_evaluate_repeats_the_runs_own_scores(finished, capsys):
 @pytest.mark.parametrize("modality", ["rgb", "spectrogram"])
 def test_one_modality(root, tmp_path, modality):
     flags = [f"--config.modalities={modality}", "--config.train.steps=2", "--config.loss.name=bce"]
-    assert main(train_command(root, tmp_path / "run", *flags, "--config.optim.name=sgd")) == 0
+    assert (
+        main(train_command(root, tmp_path / "run", *flags, "--config.optim.name=sgd", "--config.optim.weight_decay=0"))
+        == 0
+    )
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_is_not_saved(root, tmp_path, capsys):
     flags = ["--config.optim.learning_rate=1e30", "--config.optim.warmup=0", "--config.optim.clip_norm=0"]
     flags += ["--config.train.checkpoint_every=1", "--config.train.eval_every=100"]
-    assert main(train_command(root, tmp_path / "run", "--config.optim.name=sgd", *flags)) == 1
+    flags += ["--config.optim.name=sgd", "--config.optim.weight_decay=0"]
+    assert main(train_command(root, tmp_path / "run", *flags)) == 1
     told = capsys.readouterr().err.splitlines()[-1]
     bad = json.loads((tmp_path / "run" / "not_finite.json").read_text())
     assert f"step {bad['step']}: the " in told and ", ".join(bad["clips"]) in told

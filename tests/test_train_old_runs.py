@@ -87,7 +87,7 @@ def pruned(config: dict, key: str) -> None:
     *groups, name = key.split(".")
     for group in groups:
         config = config[group]
-    config.pop(name)
+    config.pop(name, None)  # of a key that is newer than the run
 
 
 def test_a_key_that_is_missing_means_what_was(old):
@@ -107,6 +107,19 @@ def test_a_key_that_is_missing_means_what_was(old):
     whole = config_lib.from_json(text)
     differing = [key.split(":")[0] for key in config_lib.differences(read, whole)]
     assert differing == ["data.on_bad_record"]  # which stopped a run, when nobody could say otherwise
+
+
+def test_a_run_of_a_protocol_that_has_changed_since_goes_on_as_it_began():
+    for name, before in old_configs.CHANGED.items():
+        usual, old, given = (config_lib.load_config(name, []) for _ in range(3))
+        old.update_from_flattened_dict(before)
+        given.optim.learning_rate = old.optim.learning_rate = 0.1
+        resumed, kept = old_configs.resumed(given, old, usual, before)
+        assert set(kept) == {key for key in before if before[key] != config_lib.value_of(usual, key)}
+        assert config_lib.differences(old, resumed) == []
+        given.data.short = "loop" if before["data.short"] == "pad" else "pad"  # as the protocol has it now
+        old.data.alignment = "start"  # it was asked for
+        assert "data.alignment" not in old_configs.resumed(given, old, usual, before)[1]
 
 
 def test_a_run_goes_on_as_it_began_where_new_runs_do_otherwise():

@@ -3,13 +3,17 @@
 import os
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from mbt.train.config import default_config
+from mbt.model.mbt import MBT
+from mbt.train.config import default_config, model_config
 from mbt.train.loss import loss_of
-from mbt.train.optim import learning_rate, make_optimizer, make_schedule
+from mbt.train.optim import decayed, learning_rate, make_optimizer, make_schedule
+from mbt.train.sharding import name_of
 
 pytestmark = pytest.mark.quick
 
@@ -98,6 +102,21 @@ def test_sgd_clips_at_the_global_norm():
     assert norm == pytest.approx(0.5, rel=1e-5)
     unclipped = first_update(config, gradient=1e-3)
     np.testing.assert_allclose(unclipped["bias"], -0.5e-3, rtol=1e-5)
+
+
+def test_weight_decay_is_for_kernels_by_their_names_whatever_their_shapes():
+    """Biases of queries, keys and values have two axes; a kernel of one head, or of one frame, may begin with 1."""
+    for patch, size in (((16, 16), "vit_ti"), ((1, 16, 16), "vit_s")):
+        config = small_config()
+        config.model.update(size=size, patch=patch, num_classes=3, pre_logits=8, depth=2, fusion_layer=1, heads=1)
+        config.data.update(mel_mean=0.0, mel_stddev=1.0)
+        model = nnx.eval_shape(lambda config=config: MBT(model_config(config), rngs=nnx.Rngs(0)))
+        params = nnx.as_pure(nnx.state(model))
+        leaves = jax.tree_util.tree_leaves_with_path(decayed(params))
+        names = {name_of(path): yes for path, yes in leaves}
+        assert {name for name, yes in names.items() if yes} == {name for name in names if name.endswith("/kernel")}
+        assert names["layers/0/rgb/attention/query/kernel"] and not names["layers/0/rgb/attention/query/bias"]
+        assert names["tokens/rgb/kernel"] and not names["bottlenecks"]
 
 
 def test_weight_decay_spares_all_but_kernels():

@@ -87,7 +87,7 @@ def predictor(run, config) -> Predictor:
 def evaluated(run, config, predictor) -> tuple[Records, dict[str, np.ndarray]]:
     """The records of the test split, and the logits that evaluation gives each clip."""
     records = Records(config.data.root, load_manifest(config.data.root, "latest").splits["test"])
-    evaluator = Evaluator(config, records, config.data.views, sharding.make_eval_mesh(config))
+    evaluator = Evaluator(config, records, config.data.views, sharding.make_eval_mesh())
     found = evaluator.predict(predictor.state)
     return records, dict(zip(records.ids(), found.logits, strict=True))
 
@@ -160,6 +160,42 @@ def test_what_cannot_be_read_is_one_line_each_and_the_rest_is_predicted(run, fil
         bad, lines, ["not_media", "no_audio", "no such file", "not a file", "cannot be fetched: "], strict=True
     ):
         assert line.startswith(f"mbt-train predict: {clip}: ") and complaint in line
+
+
+@pytest.fixture(scope="module")
+def of_one_sense(run, tmp_path_factory) -> dict[str, pathlib.Path]:
+    """Runs that only hear and only see, on the same dataset."""
+    folder, root = tmp_path_factory.mktemp("senses"), f"--config.data.root={run.parent / 'dataset'}"
+    for name in ("rgb", "spectrogram"):
+        command = ["train", "--config=demo", f"--workdir={folder / name}", root, *FLAGS, f"--config.modalities={name}"]
+        assert main(command) == 0
+    return {name: folder / name for name in ("rgb", "spectrogram")}
+
+
+def scores_of(run, capsys, clip) -> list[float]:
+    status, out, err = predict(run, capsys, clip, "--json")
+    assert status == 0, err
+    found = json.loads(out)["clips"][0]["labels"]
+    return [one["score"] for one in sorted(found, key=lambda one: one["index"])]
+
+
+@pytest.mark.parametrize("extension", ["wav", "mp3", "flac", "m4a"])
+def test_a_run_that_only_hears_needs_no_picture(of_one_sense, films, make_media, capsys, tmp_path, extension):
+    film, sound = films / "long.mp4", tmp_path / f"sound.{extension}"
+    make_media(sound, seconds=3, video=None, audio="sine=frequency=300:beep_factor=4")
+    alone, with_picture = (scores_of(of_one_sense["spectrogram"], capsys, clip) for clip in (sound, film))
+    np.testing.assert_allclose(alone, with_picture, atol=0.02)  # other codecs
+    status, _, err = predict(of_one_sense["rgb"], capsys, sound)
+    assert status == 1 and "no_video" in err
+
+
+def test_a_run_that_only_sees_needs_no_sound(of_one_sense, films, make_media, capsys, tmp_path):
+    mute, film = tmp_path / "mute.mp4", films / "long.mp4"
+    make_media(mute, seconds=3, size="96x64", audio=None)
+    alone, with_sound = (scores_of(of_one_sense["rgb"], capsys, clip) for clip in (mute, film))
+    np.testing.assert_allclose(alone, with_sound, atol=1e-3)
+    status, _, err = predict(of_one_sense["spectrogram"], capsys, mute)
+    assert status == 1 and "no_audio" in err
 
 
 def test_a_start_past_the_end_is_one_line(run, films, capsys):

@@ -124,7 +124,19 @@ def test_a_run_that_goes_on_needs_its_snapshot_and_an_evaluation_only_its_datase
     new = preflight.identify(str(root), load_manifest(str(root), "latest"))
     new.amendments = 1
     preflight.check_dataset(old, new, str(root), same_snapshot=False)
-    with pytest.raises(UsageError, match="amendments: 0 -> 1"):
+    new.annotations = "other"
+    preflight.check_dataset(old, new, str(root), same_snapshot=False)
+    with pytest.raises(UsageError, match=r"annotations: .* -> other"):
+        preflight.check_dataset(old, new, str(root), same_snapshot=True)
+
+
+def test_a_run_goes_on_after_a_purge_and_not_with_what_was_purged(root):
+    old = config_of(root)
+    new = preflight.identify(str(root), load_manifest(str(root), "latest"))
+    new.amendments = 1
+    preflight.check_dataset(old, new, str(root), same_snapshot=True)
+    old.dataset.amendments = 2
+    with pytest.raises(UsageError, match="has clips that were purged from the one that the run was trained on"):
         preflight.check_dataset(old, new, str(root), same_snapshot=True)
 
 

@@ -146,7 +146,7 @@ def test_no_more_is_read_than_the_window_needs(whole, tmp_path):
     data = np.frombuffer(path.read_bytes(), np.uint8)
     kept = np.zeros(len(data), bool)
     for record in range(5):
-        for piece in [*index.frames(record)[[0, 12]], index.steps(record)[0]]:
+        for piece in [*index.frames(record)[[18, 30]], *index.steps(record)[:2]]:  # the middle of 60 frames
             kept[int(piece["offset"]) :][: int(piece["length"])] = True
     path.write_bytes(np.where(kept, data, 0).tobytes())
     config = make_config(root)

@@ -1,5 +1,6 @@
 """The loader: what is read is what was written, in an order that only the seed decides."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -162,6 +163,20 @@ def test_frames_at_a_fixed_stride_with_sound_of_another_length(root):
     np.testing.assert_array_equal(rows, [0, 140])  # of 240 rows the last 100; of 60 frames the last 8
     for shades, number in zip(batch["rgb"][1], (52, 54, 56, 58), strict=True):
         np.testing.assert_allclose(shades, frame(0, number)[0, 0, 0], atol=2)
+
+
+def test_sound_that_is_wrapped_goes_on_at_the_beginning(root):
+    """In training; of 60 frames and 240 rows a window of 100 rows from the 40th frame on has 80 rows and 20 more."""
+    config = make_config(root, frames=4, stride=2.0, alignment="wrapped")
+    wrapped = 0
+    for batch in itertools.islice(train_batches(reader_of(root, config), config), 4):
+        for mel, valid in zip(batch["spectrogram"][:, :, 0, 0], batch["spectrogram_valid"], strict=True):
+            rows, base = mel - 1000 * (mel[0] // 1000), round(float(valid) * len(mel))
+            np.testing.assert_allclose(np.diff(rows[:base]), 1)
+            if base < len(rows):
+                wrapped += 1
+                np.testing.assert_allclose(rows[base : base + 1], 0)
+    assert wrapped > 2
 
 
 def one_clip(tmp_path, clip: FakeClip, labels=LABELS):

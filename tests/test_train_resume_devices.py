@@ -9,7 +9,11 @@ import pytest
 from command_server import Running
 from train_runs import finish, lines, train_command, wait_for_step, write_dataset
 
-FLAGS = ["--config.train.batch_size=8", "--config.train.eval_batch_size=8", "--config.optim.name=sgd"]
+FLAGS = [
+    "--config.train.batch_size=8",
+    "--config.train.eval_batch_size=8",
+    *("--config.optim.name=sgd", "--config.optim.weight_decay=0"),
+]
 
 
 @pytest.fixture(scope="module")

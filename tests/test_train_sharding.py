@@ -1,5 +1,7 @@
 """Meshes, path rules and the placing of batches; nothing is compiled but by `test_train_step.py`."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -55,8 +57,12 @@ def test_a_mesh_of_other_sizes_is_refused(data, fsdp, reason):
 def test_rows_that_cannot_be_split_are_refused(changes, reason):
     with pytest.raises(UsageError, match=reason):
         sharding.check_train_rows(tiny_config(**changes), devices=8, hosts=2)
-    with pytest.raises(UsageError, match=r"config.train.eval_batch_size = 64: must be a multiple .* devices, 6"):
-        sharding.check_eval_rows(tiny_config(), devices=6)
+
+
+@pytest.mark.parametrize(("asked", "devices", "rows"), [(64, 8, 64), (64, 6, 66), (1, 8, 8), (7, 1, 7)])
+def test_a_batch_of_an_evaluation_is_filled_up_to_the_devices(asked, devices, rows):
+    mesh = types.SimpleNamespace(size=devices)
+    assert sharding.eval_rows(tiny_config(**{"train.eval_batch_size": asked}), mesh) == rows
 
 
 def test_a_run_that_fits_is_not_refused():

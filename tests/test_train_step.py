@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from train_steps import tiny_batch, tiny_config, train
 
+from mbt.train import config as config_lib
 from mbt.train import sharding, step
 
 EMA = 0.5
@@ -50,6 +51,73 @@ def test_accumulation_changes_nothing(straight):
     assert max(each["grad_norm"] for each in metrics) > 0.5  # or the clip would not have been tried
 
 
+def test_clipped_part_by_part_the_update_is_the_mean_of_clipped_gradients():
+    """As Scenic's `trainer.py` does on each device, before the mean over devices."""
+    norm = 0.05
+    changes = {"optim.clip_norm": norm, "optim.momentum": 0.0, "optim.warmup": 0.0, "model.stochastic_depth": 0.0}
+    config = tiny_config(**changes, **{"train.accumulate": 4, "optim.clip": "part"})
+    mesh = sharding.make_mesh(config)
+    batch = tiny_batch(config, 0)
+    state = step.init_state(config, mesh)
+    before = jax.tree.map(np.asarray, state.params)
+    placed = sharding.place_batch(mesh, batch, ("rgb", "spectrogram", "labels"))
+    after = step.make_train_step(config, mesh)(state, placed)[0].params
+    of_part = tiny_config(**changes | {"train.batch_size": 4, "optim.clip_norm": 0.0})
+    gradient = step.make_gradient(of_part, mesh, jax.tree.map(lambda _: sharding.replicated(mesh), before))
+    parts, norms = [], []
+    for part in range(4):
+        rows = {name: values[part::4] for name, values in batch.items()}  # they are dealt in turn
+        fresh = step.init_state(config, mesh)
+        grads = jax.tree.map(np.asarray, gradient(fresh, step.draw_rows(of_part, jnp.int32(0), rows))[1])
+        norms.append(np.sqrt(sum((leaf.astype(np.float64) ** 2).sum() for leaf in jax.tree.leaves(grads))))
+        parts.append(jax.tree.map(lambda leaf, scale=norm / norms[-1]: leaf * scale, grads))
+    assert min(norms) > norm  # every part is clipped
+    rate = config.optim.learning_rate * config.train.batch_size / 64
+    expected = jax.tree.map(lambda value, *grads: value - rate * sum(grads) / 4, before, *parts)
+    jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6), after, expected)
+    moved = jax.tree.map(lambda a, b: np.asarray(a) - b, after, before)
+    length = np.sqrt(sum((leaf.astype(np.float64) ** 2).sum() for leaf in jax.tree.leaves(moved)))
+    assert length < 0.99 * rate * norm  # clipped as a whole it would be `rate * norm`
+
+
+@pytest.mark.parametrize(
+    ("rows", "devices", "batch", "accumulate", "parts"),
+    [
+        (64, 1, 64, 1, 1),
+        (256, 1, 64, 1, 4),
+        (256, 8, 64, 1, 4),
+        (256, 1, 64, 32, 128),
+        (264, 8, 64, 1, 11),
+        (8, 8, 2, 1, 1),
+    ],
+)
+def test_an_evaluation_takes_no_more_rows_at_a_time_than_a_step_of_training(rows, devices, batch, accumulate, parts):
+    config = tiny_config(**{"train.batch_size": batch, "train.accumulate": accumulate})
+    found = step.eval_parts(config, rows, devices=devices)
+    assert found == parts and rows % found == 0 and rows // found % devices == 0
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_four_views_takes_no_more_memory_than_a_step_of_training():
+    """By XLA's own count, on the demo's sizes at a batch of 64."""
+    config = config_lib.load_config("demo", ["--config.train.batch_size=64", "--config.train.eval_batch_size=64"])
+    config.data.update(mel_mean=0.0, mel_stddev=1.0)
+    config.model.num_classes, config.train.steps = 8, 10
+    mesh = sharding.make_mesh(config)
+    state = step.state_shapes(config, mesh)
+    shapes = {"rgb": (*config_lib.input_shapes(config)["rgb"], 3), "labels": (8,)}
+    shapes["spectrogram"] = (*config_lib.input_shapes(config)["spectrogram"], 1)
+    dtypes = {"rgb": np.uint8, "labels": np.float32, "spectrogram": np.float32}
+
+    def batch(rows: int, names: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+        return {name: jax.ShapeDtypeStruct((rows, *shapes[name]), dtypes[name]) for name in names}
+
+    trained = step.make_train_step(config, mesh).lower(state, batch(64, ("rgb", "spectrogram", "labels"))).compile()
+    evaluated = step.make_eval_step(config, 4, mesh).lower(state, batch(256, ("rgb", "spectrogram"))).compile()
+    sizes = [compiled.memory_analysis().temp_size_in_bytes for compiled in (trained, evaluated)]
+    assert sizes[1] <= sizes[0]
+
+
 def test_colours_are_changed_by_the_step():
     config = tiny_config(**{"data.color_jitter": 1.0})
     mesh = sharding.make_mesh(config)
@@ -82,13 +150,14 @@ def test_the_moving_average_is_what_is_evaluated():
     config = tiny_config(**FULL)
     mesh = sharding.make_mesh(config)
     state, train_step = step.init_state(config, mesh), step.make_train_step(config, mesh)
-    average = np.asarray(state.params["head"]["kernel"])
+    total = weight = 0
     for number in range(3):
         batch = sharding.place_batch(mesh, tiny_batch(config, number), ("rgb", "spectrogram", "labels"))
         state, _ = train_step(state, batch)
-        average = EMA * average + (1 - EMA) * np.asarray(state.params["head"]["kernel"])
+        total = EMA * total + np.asarray(state.params["head"]["kernel"])
+        weight = EMA * weight + 1
     evaluated = step.eval_params(state)["head"]["kernel"]
-    np.testing.assert_allclose(evaluated, average, rtol=1e-6)
+    np.testing.assert_allclose(evaluated, total / weight, rtol=1e-5, atol=1e-7)
     assert not np.allclose(evaluated, state.params["head"]["kernel"])
     logits = step.make_eval_step(config, 2, mesh)(state, batch)
     assert logits.shape == (8, 6)

@@ -9,16 +9,19 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from train_runs import fake_clip
 
+from mbt.model.mbt import MBT
 from mbt.schemas.fakes import write_snapshot
 from mbt.train import config as config_lib
 from mbt.train.commands.sweep import SWEEPS
 from mbt.train.main import main
-from mbt.train.sweeps.ablations import ABLATIONS
+from mbt.train.sweeps.ablations import ABLATIONS, DATASETS
 
 SMALL = [
     "--config=demo",
@@ -62,8 +65,15 @@ def sweep(name: str, root: pathlib.Path, workdir: pathlib.Path, capsys, *flags: 
 
 
 def points(name: str, *flags: str) -> list[tuple]:
-    config = config_lib.load_config("audioset_mini", list(flags))
-    return [(point.line, point.x) for point in ABLATIONS[name].points(config)]
+    config = config_lib.load_config(ABLATIONS[name].config, [*SEVERAL.get(name, ()), *flags])
+    return [(point.line, point.x) for point in ABLATIONS[name].points(config, 500_000)]
+
+
+# What stands for several files or folders.
+SEVERAL = {
+    "initialisation": ["--config.init.vit=w/{weights}.npz"],
+    "datasets": ["--config.data.root=all/{config}"],
+}
 
 
 def test_the_command_names_all_sweeps():
@@ -79,11 +89,14 @@ LAYERS, SPANS = (0, 2, 4, 6, 8, 10, 12), (2, 4, 6, 8)
         ("fig3_fusion_layer", ["bottleneck", "cross_attention"], LAYERS),
         ("bottlenecks", ["fused"], (4, 36, 64, 256, 1024)),
         ("fig4_span", ["audio", "visual", "fused"], SPANS),
-        ("fig5_data", ["audio", "visual", "fused"], (0.25, 0.5, 0.75, 1)),
+        ("fig5_data", ["audio", "visual", "fused"], (20_000, 50_000, 100_000, 250_000, 500_000)),
         ("fig7_sharing", ["shared weights", "separate weights"], LAYERS),
         ("fig8_async", ["synchronous", "asynchronous"], SPANS),
         ("modality_mixup", ["fused"], ("mixup", "modality mixup")),
         ("backbone", ["fused"], ("vit_s", "vit_b", "vit_l")),
+        ("initialisation", ["fused"], ("none", "imagenet1k", "imagenet21k")),
+        ("update", ["fused"], ("mean", "in turn")),
+        ("datasets", ["mid fusion", "late fusion"], DATASETS),
     ],
 )
 def test_models_are_the_papers(name, lines, places):
@@ -93,12 +106,50 @@ def test_models_are_the_papers(name, lines, places):
 def test_places_follow_the_size_of_the_model_and_of_the_window():
     assert [x for _, x in points("fig7_sharing", "--config.model.depth=4")] == [0, 2, 4] * 2
     assert [x for _, x in points("fig8_async", "--config.data.seconds=2")] == [0.5, 1, 1.5, 2] * 2
-    backbone = ABLATIONS["backbone"].points(config_lib.load_config("audioset_mini", ["--config.init.vit=w/{size}.npz"]))
+    given = config_lib.load_config("audioset_mini", ["--config.init.vit=w/{size}.npz"])
+    backbone = ABLATIONS["backbone"].points(given, 1)
     files = [(point.changes["model.fusion_layer"], point.changes["init.vit"]) for point in backbone]
     assert files == [(8, "w/vit_s.npz"), (8, "w/vit_b.npz"), (16, "w/vit_l.npz")]
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+def test_ablations_are_made_as_the_paper_made_them():
+    """Before its modality mixup; Fig. 3, 7 and the bottlenecks before t = 8 s too; Fig. 7's one set in all layers."""
+    given = config_lib.load_config("audioset_mini", SEVERAL["initialisation"])
+    given.data.root = "all/{config}"
+    for name in set(SWEEPS) - {"modality_mixup"}:
+        models = [point.changes for point in ABLATIONS[name].points(given, 500_000)]
+        assert all(changes["mixup.by_modality"] is False for changes in models), name
+        if name in ("fig3_fusion_layer", "fig7_sharing", "bottlenecks"):
+            assert {changes["data.seconds"] for changes in models} == {4}
+    sharing = [point.changes for point in ABLATIONS["fig7_sharing"].points(given, 1)]
+    assert {(changes["model.fusion"], changes["model.share_before"]) for changes in sharing} == {
+        ("self_attention", True),
+        ("cross_attention", False),
+    }
+    late = []
+    for changes in (changes for changes in sharing if changes["model.fusion_layer"] == 12):
+        config = config_lib.load_config("audioset_mini", ["--config.data.root=x"])
+        config.update_from_flattened_dict(changes)
+        config.model.num_classes = 527
+        model = nnx.eval_shape(lambda config=config: MBT(config_lib.model_config(config), rngs=nnx.Rngs(0)))
+        late.append(sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))))
+    assert late[0] < 0.6 * late[1]  # two models, also where nothing is fused
+    assert ABLATIONS["fig5_data"].config == "audioset_500k"
+
+
+def test_datasets_are_compared_each_with_its_own_protocol(root, tmp_path, capsys):
+    for name in DATASETS:
+        (tmp_path / "all" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "all" / name).symlink_to(root)
+    splits = ["--config.data.train_split=train", "--config.data.eval_split=test", "--config.model.head_sizes=()"]
+    flags = [*splits, f"--config.data.root={tmp_path}/all/{{config}}", "--print_commands", "--seeds=1"]
+    assert main(["sweep", "datasets", f"--workdir={tmp_path / 'sweep'}", *flags]) == 0
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert [command[2] for command in commands] == [f"--config={name}" for name in DATASETS] * 2
+    assert all(f"--config.data.root={tmp_path}/all/{c[2].partition('=')[2]}" in c for c in commands)
+
+
+@pytest.mark.parametrize("name", [name for name in SWEEPS if name not in SEVERAL])
 def test_printed_commands_are_whole_runs(name, root, tmp_path, capsys):
     """Each is a config that `mbt-train train` takes, on a snapshot that is named, in a folder of its own."""
     status, out, _ = sweep(name, root, tmp_path, capsys, "--print_commands", "--seeds=2", "--config.seed=5")
@@ -114,7 +165,7 @@ def test_printed_commands_are_whole_runs(name, root, tmp_path, capsys):
         workdirs.add(workdir)
         models.add(config_lib.to_json(config))
     base = config_lib.load_config("demo", SMALL[1:])
-    assert len(workdirs) == len(models) == 2 * len(list(ABLATIONS[name].points(base)))
+    assert len(workdirs) == len(models) == 2 * len(list(ABLATIONS[name].points(base, 8)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,6 +186,8 @@ def test_fig3_is_at_half_of_the_window(root, tmp_path, capsys):
         ("fig4_span", ["--config.modalities=smell"], "config.modalities="),
         ("fig3_fusion_layer", ["--config.modalities=rgb"], "a sweep compares how two are fused"),
         ("fig9", [], "invalid choice: 'fig9'"),
+        ("initialisation", [], "must name the weights that are compared, as DIR/{weights}.npz"),
+        ("datasets", [], "must name the folders of several datasets, as DIR/{config}"),
         ("bottlenecks", ["--sede=1"], "unknown argument --sede=1"),
     ],
 )

@@ -60,13 +60,35 @@ def test_sound_finds_its_share_where_the_frames_fill_the_clip():
     assert places == [(0, 35)]
 
 
+def test_wrapped_windows_are_those_that_dmvr_samples():
+    """Of `sample_sequence` in dmvr/processors.py, 77cceda: the sound's offset is the frames' share of the clip."""
+    taken = window("wrapped", frames=64, mel_rows=800, offsets=tuple(range(0, 64, 2)))
+    for num_frames, num_rows in ((250, 1000), (250, 998), (75, 300), (63, 252), (40, 160)):
+        longest = max(num_frames - 31 * 2, 1)  # its `_get_random_sampling_offset`: offsets below this one
+        draws = [((offset + 0.5) / longest, 0.9) for offset in range(longest)]
+        found = drawn(taken, num_frames, draws, num_rows)
+        assert [frame for frame, _ in found] == list(range(longest))
+        for frame, row in found:
+            assert row == round(float(np.float32(frame) / np.float32(num_frames) * np.float32(num_rows)))
+            frames, _ = chosen_frames(taken, frame, num_frames)
+            np.testing.assert_array_equal(frames, (frame + 2 * np.arange(32)) % num_frames)
+    assert drawn(taken, 250, [(0.999, 0)]) == [(187, 748)]  # 800 rows from there: the last 548 are the clip's first
+
+
+def test_wrapped_sound_alone_lies_where_it_fits():
+    assert drawn(window("wrapped", frames=0, mel_rows=800, offsets=()), 250, [(0.0, 0), (0.9999, 0)]) == [
+        (0, 0),
+        (0, 200),
+    ]
+
+
 def test_independent_windows_share_no_draw():
     places = drawn(window("independent", **SCENIC), 250, [(0.0, 0.999), (0.999, 0.0)])
     assert places == [(0, 200), (186, 0)]
 
 
-@pytest.mark.parametrize(("views", "frames"), [(1, [0]), (2, [0, 50]), (3, [0, 25, 50]), (4, [0, 17, 33, 50])])
-@pytest.mark.parametrize("alignment", ["start", "proportion", "independent"])
+@pytest.mark.parametrize(("views", "frames"), [(1, [25]), (2, [0, 50]), (3, [0, 25, 50]), (4, [0, 17, 33, 50])])
+@pytest.mark.parametrize("alignment", ["start", "proportion", "wrapped", "independent"])
 def test_views_are_spread_over_the_clip(views, frames, alignment):
     taken = window(alignment, frames=200, mel_rows=800)
     places = [starts(taken, 250, 1000, np.full(2, share), random=False) for share in view_shares(views)]

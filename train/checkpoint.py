@@ -1,11 +1,11 @@
 """Checkpoints of the whole training state, with Orbax. One that was being written when the run died does not count."""
 
 import contextlib
+import dataclasses
 import logging
-import math
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax
 import orbax.checkpoint as ocp
@@ -13,12 +13,14 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policy
 
 from mbt.schemas import durable
-from mbt.train import distributed
+from mbt.train import digests, distributed, kept_scores
 from mbt.train.errors import RunError, UsageError
+from mbt.train.scores import Scores
 from mbt.train.step import State, state_shapes
 
 FOLDER = "checkpoints"
 KEPT = 2
+ITEM = "default"  # Orbax's name for what is saved without one
 
 # What goes wrong in Orbax's threads is raised here too, and told in one line.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -39,23 +41,15 @@ class Checkpoints:
         self._best = best
         self._writes = writes
         self._settled: int | None = None  # step of the checkpoint that no power cut undoes any more
-        options = self._writing() if writes else ocp.CheckpointManagerOptions(read_only=True, best_fn=self._best_fn())
+        options = self._writing() if writes else ocp.CheckpointManagerOptions(read_only=True)
         # Without the handler a manager cannot tell the form of what another one wrote.
-        handler = ocp.StandardCheckpointHandler()
-        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handler)
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=_Handler())
 
     def _writing(self) -> ocp.CheckpointManagerOptions:
-        policies: list = [policy.LatestN(KEPT)]
-        if score := self._best_fn():
-            policies.append(policy.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False))
+        kept: list = [policy.LatestN(KEPT), *([_Best(self._folder, self._best)] if self._best else [])]
         return ocp.CheckpointManagerOptions(
-            best_fn=self._best_fn(),
-            preservation_policy=policy.AnyPreservationPolicy(policies),
-            cleanup_tmp_directories=True,
+            preservation_policy=policy.AnyPreservationPolicy(kept), cleanup_tmp_directories=True
         )
-
-    def _best_fn(self) -> Callable[[dict[str, float]], float] | None:
-        return (lambda scores: _or_least(scores[self._best])) if self._best else None
 
     def latest(self) -> int | None:
         """Step of the newest whole checkpoint."""
@@ -63,9 +57,10 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """Step of the checkpoint with the best score; of the newest where no score is asked for or kept yet."""
-        return self._manager.best_step()
+        found = kept_scores.best(self._manager.all_steps(), self._folder, self._best) if self._best else None
+        return self.latest() if found is None else found
 
-    def save(self, state: State, scores: dict[str, float] | None = None) -> None:
+    def save(self, state: State) -> None:
         """Begins to write the state under its step.
 
         On return the state is copied, and the next step may have its buffers; the rest goes on in the background, and
@@ -73,7 +68,6 @@ class Checkpoints:
 
         Args:
           state: of any sharding; every process of a run gives the same step.
-          scores: of an evaluation of this state.
 
         Raises:
           RunError: this one, or the one before it, cannot be written.
@@ -83,15 +77,34 @@ class Checkpoints:
             return
         try:
             self._settle()
-            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=scores)
-        except (ValueError, OSError) as error:
+            self._manager.save(step, args=_Save(state))
+        except Exception as error:  # Orbax raises whatever it likes
             raise self._failure(error) from error
+
+    def note(self, step: int, scores: Scores) -> None:
+        """Keeps with a checkpoint the scores of its evaluation, where the best one is asked for.
+
+        Raises:
+          RunError: the checkpoint, or the scores, cannot be written.
+        """
+        if not self._best or step not in self._manager.all_steps():
+            return
+        try:
+            self._settle()
+            if distributed.host() == 0:
+                kept_scores.write(self._folder / str(step), scores)
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def has_scores(self, step: int) -> bool:
+        """Whether there is nothing to note of a step any more."""
+        return not self._best or kept_scores.read(self._folder / str(step), self._best) is not None
 
     def check(self) -> None:
         """Raises RunError where the checkpoint that was being written has failed."""
         try:
             self._manager.check_for_errors()
-        except (ValueError, OSError) as error:
+        except Exception as error:
             raise self._failure(error) from error
 
     def restore(self, like: State, step: int | None = None) -> State:
@@ -104,9 +117,13 @@ class Checkpoints:
         if step is None:
             raise UsageError(f"{self._folder}: no checkpoint there yet")
         try:
+            if distributed.host() == 0:
+                digests.check(self._folder / str(step) / ITEM)
             self._check_form(step, like)
-            return self._manager.restore(step, args=ocp.args.StandardRestore(like))
-        except (ValueError, OSError, KeyError) as error:  # from whatever of its files is missing or damaged
+            return self._manager.restore(step, args=_Restore(like))
+        except UsageError:
+            raise
+        except Exception as error:  # Orbax raises anything, even bare ones, for what of its files is missing or damaged
             raise UsageError(self._damaged(step, error)) from error
 
     def _damaged(self, step: int, error: Exception) -> str:
@@ -126,7 +143,7 @@ class Checkpoints:
             if self._writes:
                 self._settle()
             self._manager.close()
-        except (ValueError, OSError) as error:
+        except Exception as error:
             raise self._failure(error) from error
 
     def _settle(self) -> None:
@@ -152,6 +169,43 @@ class Checkpoints:
         text = " ".join(str(error).split())
         reason = next(iter(re.findall(r"No space left on device|Disk quota exceeded|File too large", text)), text[:200])
         return RunError(f"a checkpoint in {self._folder} cannot be written: {reason}")
+
+
+class _Best(policy.PreservationPolicy):
+    """Keeps the checkpoint with the best score of those that have one."""
+
+    def __init__(self, folder: pathlib.Path, score: str):
+        self._folder = folder
+        self._score = score
+
+    def should_preserve(
+        self, checkpoints: Sequence[policy.PolicyCheckpointInfo], *, context: policy.PreservationContext
+    ) -> Sequence[bool]:
+        """Called when one is saved, with those that are there."""
+        del context
+        best = kept_scores.best((each.step for each in checkpoints), self._folder, self._score)
+        return [each.step == best for each in checkpoints]
+
+
+class _Handler(ocp.StandardCheckpointHandler):
+    """Notes what the files are, before the checkpoint counts."""
+
+    def finalize(self, directory) -> None:
+        """Called once, by one process, when all have written."""
+        super().finalize(directory)
+        digests.write(pathlib.Path(directory))
+
+
+@ocp.args.register_with_handler(_Handler, for_save=True)
+@dataclasses.dataclass
+class _Save(ocp.args.StandardSave):
+    """What that handler saves."""
+
+
+@ocp.args.register_with_handler(_Handler, for_restore=True)
+@dataclasses.dataclass
+class _Restore(ocp.args.StandardRestore):
+    """What that handler restores."""
 
 
 def newest_step(workdir: pathlib.Path) -> int | None:
@@ -184,11 +238,6 @@ def _form(tree) -> dict[str, tuple]:
         for path, leaf in leaves
         if hasattr(leaf, "shape")
     }
-
-
-def _or_least(score: float) -> float:
-    """A score that is not a number, as one of no clips, is never the best."""
-    return score if math.isfinite(score) else -math.inf
 
 
 def _told(form: tuple | None) -> str:

@@ -4,6 +4,7 @@ A config file defines `get_config()`, which changes what it needs of `default_co
 single keys, `--config.optim.learning_rate=0.1`.
 """
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -16,22 +17,25 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import placeholder
 
 from mbt.model.config import SIZES, MBTConfig, Modality, Size
-from mbt.schemas import own_json
+from mbt.schemas import own_json, paths
 from mbt.schemas.clip import FRAME_RATE_HZ, MEL_BINS, MEL_ROWS_PER_SECOND
 from mbt.schemas.manifest import Manifest
-from mbt.train import old_configs
+from mbt.train import old_configs, value_types
 from mbt.train.errors import UsageError
 from mbt.train.modalities import CHANNELS, PATCH_KEYS, RGB, SPECTROGRAM
-from mbt.train.rules import rules, value_of
+from mbt.train.rules import idle, rules, value_of
 
 CONFIGS_FOLDER = pathlib.Path(__file__).parent / "configs"
+# Keys that name a place.
+PATHS = ("data.root", "init.vit", "init.source")
 # Keys of `model` that are attributes of `MBTConfig` as they are.
 MODEL_KEYS = tuple(field.name for field in dataclasses.fields(MBTConfig) if field.name not in ("modalities", "size"))
 # A run may go on with other values of these: they change where and how fast, never a number.
 FREE_KEYS = (
     *("data.root", "data.readers"),
     *("train.mesh.data", "train.mesh.fsdp"),
-    *("train.log_every", "train.checkpoint_every", "train.images_every"),
+    *("train.log_every", "train.checkpoint_every", "train.images_every", "train.eval_batch_size"),
+    "dataset.amendments",  # what was purged is gone; see preflight
 )
 
 
@@ -50,6 +54,7 @@ def default_config() -> ConfigDict:
                 "frames": 8,  # F: frames taken from the window at equal strides
                 "stride": 0.0,  # source frames from one to the next; 0 for 25 t / F, so that they fill the window
                 # start: sight and sound begin together; proportion: at the same share of what the clip leaves free;
+                # wrapped: Scenic's, the sound begins with the frames and goes on at the clip's beginning where it ends;
                 # independent: each where it likes
                 "alignment": "start",
                 "short": "pad",  # a clip shorter than the window: its last frame and silence, or loop: from its start
@@ -100,6 +105,8 @@ def default_config() -> ConfigDict:
             },
             "init": {
                 "vit": "",  # .npz of a ViT that every modality starts from; "" for random weights
+                "source": "",  # RUN or RUN@STEP: a run that this one starts from
+                "state": "weights",  # what is taken of it
             },
             "mixup": {
                 "alpha": 0.0,  # of the weight's Beta distribution; 0 for no mixup
@@ -118,6 +125,7 @@ def default_config() -> ConfigDict:
                 "momentum": 0.9,  # sgd
                 "weight_decay": 0.0,  # adamw; on matrices only
                 "clip_norm": 1.0,  # greatest norm of the gradient; 0 for none
+                "clip": "batch",  # the gradient of a whole batch, or part: of each of `train.accumulate`, then averaged
                 "ema": 0.0,  # decay of a moving average of the parameters, which is then what is evaluated; 0 for none
             },
             "train": {
@@ -162,7 +170,19 @@ def load_config(name: str, overrides: list[str]) -> ConfigDict:
         raise UsageError(f"config {name}: {type(error).__name__}: {_one_line(error)}") from error
     if rest:
         raise UsageError(f"unexpected argument {rest[0]!r}; a config key is set with --config.KEY=VALUE")
+    _open_paths(holder.value)
     return holder.value
+
+
+def _open_paths(config: ConfigDict) -> None:
+    """Opens the `~` of paths; what is no path at all is for `check`."""
+    for key in PATHS:
+        value = value_of(config, key)
+        if isinstance(value, str) and value:
+            try:
+                config.update_from_flattened_dict({key: paths.anywhere(value)})
+            except paths.PathError as error:
+                raise UsageError(f"config.{key}={error}") from error
 
 
 def config_names() -> list[str]:
@@ -176,9 +196,28 @@ def check(config: ConfigDict) -> None:
     Raises:
       UsageError: naming the first wrong key.
     """
+    for key, rule in value_types.wrong(_flat(config), _flat(default_config())):
+        raise UsageError(f"config.{key}={_shown(config, key)}: must be {rule}")
     for key, holds, rule in rules(config):
         if not holds:
-            raise UsageError(f"config.{key}={value_of(config, key)!r}: must be {rule}")
+            raise UsageError(f"config.{key}={_shown(config, key)}: must be {rule}")
+
+
+def check_effects(config: ConfigDict) -> None:
+    """Refuses settings that a new run would not heed; one that goes on may have them.
+
+    Raises:
+      UsageError: naming the first.
+    """
+    for key, is_idle, why in idle(config):
+        if is_idle:
+            raise UsageError(f"config.{key}={_shown(config, key)}: has no effect {why}")
+
+
+def _shown(config: ConfigDict, key: str) -> str:
+    """The value of a key on one line."""
+    value = value_of(config, key)
+    return " ".join(repr(value.to_dict() if isinstance(value, ConfigDict) else value).split())[:200]
 
 
 def resolve(config: ConfigDict, manifest: Manifest) -> ConfigDict:
@@ -193,8 +232,33 @@ def resolve(config: ConfigDict, manifest: Manifest) -> ConfigDict:
         config.model.num_classes = len(manifest.labels)
     if not config.train.steps:
         records = split.num_records * config.data.share
-        config.train.steps = max(1, round(config.train.epochs * records / config.train.batch_size))
+        config.train.steps = _steps(config.train.epochs * records / config.train.batch_size)
     return config
+
+
+def _steps(number: float) -> int:
+    """A number of steps as one that a state can count to.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if number > value_types.LARGEST:
+        raise UsageError(f"config.train.epochs: makes {number:.3g} steps, and {value_types.LARGEST} are the most")
+    return max(1, round(number))
+
+
+def as_decided(given: ConfigDict, old: ConfigDict) -> ConfigDict:
+    """What was asked for now, with the numbers that the data decided when the run began.
+
+    A purge leaves the data with others.
+    """
+    given = copy.deepcopy(given)
+    for key in ("mel_mean", "mel_stddev"):
+        if given.data[key] is None:
+            given.data[key] = old.data[key]
+    given.model.num_classes = old.model.num_classes if given.model.num_classes is None else given.model.num_classes
+    given.train.steps = given.train.steps or old.train.steps
+    return given
 
 
 def to_json(config: ConfigDict) -> str:
@@ -202,7 +266,7 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=1) + "\n"
 
 
-def from_json(text: str) -> ConfigDict:
+def from_json(text: str | bytes) -> ConfigDict:
     """Reads `config.json`.
 
     Raises:

@@ -1,5 +1,6 @@
 """Evaluation: logits of a whole split, and their scores. N clips, K classes, H hosts."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable
 
@@ -12,7 +13,7 @@ from mbt.train import distributed, scores
 from mbt.train.errors import RunError
 from mbt.train.reader import Reader
 from mbt.train.records import eval_batches, make_reader
-from mbt.train.sharding import place_batch
+from mbt.train.sharding import eval_rows, place_batch
 from mbt.train.snapshot import Records
 from mbt.train.step import State, make_eval_step
 
@@ -36,13 +37,14 @@ class Evaluator:
     """Evaluates states on a split, any number of times. With several hosts all call it, and all get the same."""
 
     def __init__(self, config: ConfigDict, records: Records, views: int, mesh: jax.sharding.Mesh):
-        self._config = config
+        self._config = copy.deepcopy(config)
+        self._config.train.eval_batch_size = eval_rows(config, mesh)
         self._views = views
         self._mesh = mesh
         self._reader: Reader = make_reader(records, config)
         self._step = make_eval_step(config, views, mesh)
 
-    def __call__(self, state: State) -> dict[str, float]:
+    def __call__(self, state: State) -> scores.Scores:
         """Scores of a state; see `scores.summarize`."""
         predictions = self.predict(state)
         heads = tuple(self._config.model.head_sizes)

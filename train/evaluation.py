@@ -3,18 +3,20 @@
 import contextlib
 import pathlib
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from mbt.schemas import durable
 from mbt.schemas.manifest import Manifest
-from mbt.train import class_report, preflight, scores
+from mbt.train import class_order, class_report, preflight, scores, storage
 from mbt.train import clips as clips_lib
 from mbt.train import labels as labels_lib
 from mbt.train import workdir as workdir_lib
 from mbt.train.comparison import EVALUATIONS_FOLDER
-from mbt.train.errors import UsageError
+from mbt.train.errors import RunError, UsageError
 from mbt.train.rendezvous import Processes
 from mbt.train.snapshot import Records, load_manifest, open_records
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from mbt.train.evaluate import Predictions
 
 NAMED = 5
+# Of a checkpoint that was imported: nothing was trained here that could have gone wrong.
+OTHER_ORDER = (
+    "the clips of most classes are known, but each under the number of another class: the classes of the checkpoint "
+    "stand in another order than the dataset's"
+)
 
 
 def evaluate(
@@ -34,6 +41,7 @@ def evaluate(
     allow_missing: bool = False,
     best: bool = False,
     processes: Processes | None = None,
+    tell: Callable[[dict], None] = lambda scores: None,
 ) -> dict:
     """Evaluates a checkpoint of a run on a split, or on some clips of it.
 
@@ -46,6 +54,7 @@ def evaluate(
       allow_missing: whether clips of the list may be missing from the snapshot.
       best: the checkpoint with the best score, not the newest.
       processes: how this one finds the others that evaluate with it; None where there are no others.
+      tell: takes the scores before anything is written: a full disk must not keep them back.
 
     Returns:
       The scores, which are also in the folder `evaluations`, and beside them those of each class; only of the first
@@ -75,7 +84,16 @@ def evaluate(
         heads = tuple(config.model.head_sizes)
         result |= {"step": step, "damaged": len(records) - len(predictions.records)}
         result |= scores.summarize(predictions.logits, predictions.labels, loss=config.loss.name, heads=heads)
-        return _told(workdir, file_name, result, _by_class(config, manifest, predictions))
+        report = _by_class(config, manifest, predictions)
+        if not _is_first():
+            return {}
+        tell(result)
+        for line in _remarks(config, manifest, split, report):
+            print(line, file=sys.stderr)
+        if step == 0 and class_order.is_another(predictions.logits, predictions.labels):
+            print(OTHER_ORDER, file=sys.stderr)
+        _write(workdir / EVALUATIONS_FOLDER, file_name, result, report)
+        return result
 
 
 def _joined(processes: Processes | None, asked: str) -> contextlib.AbstractContextManager:
@@ -90,19 +108,20 @@ def _joined(processes: Processes | None, asked: str) -> contextlib.AbstractConte
     return distributed.joined(processes, run=asked)
 
 
-def _told(workdir: pathlib.Path, file_name: str, result: dict, report: class_report.ClassReport) -> dict:
-    """Writes the files and returns the scores; of several processes the first does."""
+def _is_first() -> bool:
+    """Of several processes the first reports."""
     import jax
 
-    if jax.process_index() > 0:
-        return {}
-    if report.left_out:
-        print(_left_out(report, result["split"]), file=sys.stderr)
-    folder = workdir / EVALUATIONS_FOLDER
-    durable.make_folder(folder)
-    class_report.write(folder / f"{file_name}.csv", report)
-    workdir_lib.write_json(folder / f"{file_name}.json", result)
-    return result
+    return jax.process_index() == 0
+
+
+def _write(folder: pathlib.Path, file_name: str, result: dict, report: class_report.ClassReport) -> None:
+    try:
+        durable.make_folder(folder)
+        class_report.write(folder / f"{file_name}.csv", report)
+        workdir_lib.write_json(folder / f"{file_name}.json", result)
+    except OSError as error:
+        raise RunError(f"{folder}: the scores, which are told, cannot be written: {error.strerror}") from error
 
 
 def _by_class(config: ConfigDict, manifest: Manifest, predictions: "Predictions") -> class_report.ClassReport:
@@ -111,10 +130,38 @@ def _by_class(config: ConfigDict, manifest: Manifest, predictions: "Predictions"
     return class_report.ClassReport(labels=labels, scores=scores.score_classes(ranked, predictions.labels))
 
 
+def _remarks(config: ConfigDict, manifest: Manifest, split: str, report: class_report.ClassReport) -> Iterator[str]:
+    """What the scores do not say of themselves."""
+    if report.left_out:
+        yield _left_out(report, split)
+    if untrained := _untrained(config, manifest, report):
+        yield (
+            f"{len(untrained)} of the classes that split {split} has clips of have no clip in split "
+            f"{config.data.train_split}: {_some(untrained)}"
+        )
+
+
+def _untrained(config: ConfigDict, manifest: Manifest, report: class_report.ClassReport) -> list[str]:
+    """Classes that are asked of the model and that it was never shown; of a dataset on a disk, where that is cheap."""
+    split = manifest.splits.get(config.data.train_split)
+    if split is None or not split.num_records or storage.is_remote(config.data.root):
+        return []
+    _, labels = Records(config.data.root, split).label_pairs()
+    shown = np.bincount(labels, minlength=len(report.labels)) > 0
+    return [
+        label
+        for label, is_shown, count in zip(report.labels, shown, report.scores.positives, strict=False)
+        if count and not is_shown
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
 def _left_out(report: class_report.ClassReport, split: str) -> str:
-    names = ", ".join(report.left_out[:NAMED]) + (", ..." if len(report.left_out) > NAMED else "")
     of_all = f"{len(report.left_out)} of the {len(report.labels)} classes"
-    return f"{of_all} have no clip among those of split {split} and are in no mean: {names}"
+    return f"{of_all} have no clip among those of split {split} and are in no mean: {_some(report.left_out)}"
 
 
 def _chosen(
@@ -137,6 +184,6 @@ def _predictions(
     from mbt.train.checkpoint import restored
     from mbt.train.evaluate import Evaluator
 
-    mesh = sharding.make_eval_mesh(config)
+    mesh = sharding.make_eval_mesh()
     state = restored(workdir, config, mesh, best=best)
     return int(state.step), Evaluator(config, records, views, mesh).predict(state)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mbt.train import distributed, pictures
+from mbt.train import distributed, metrics, pictures
 from mbt.train import workdir as workdir_lib
 from mbt.train.checkpoint import Checkpoints
 from mbt.train.damage_log import BAD_RECORDS_FILE, DamageLog
 from mbt.train.errors import StoppedError
 from mbt.train.evaluate import Evaluator
-from mbt.train.metrics import Metrics, NoMetrics
+from mbt.train.init_source import first_state
 from mbt.train.pending import UNDER_WAY, Pending, Started
 from mbt.train.profile import Profiler, Steps
 from mbt.train.reader import Reader
@@ -23,7 +23,7 @@ from mbt.train.records import make_reader, train_batches
 from mbt.train.sharding import make_mesh, placed
 from mbt.train.signals import until_sigterm
 from mbt.train.snapshot import Records
-from mbt.train.step import State, init_state, make_train_step, state_shapes, train_columns
+from mbt.train.step import State, make_train_step, state_shapes, train_columns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class _Parts:
     mesh: Mesh
     reader: Reader
     evaluate: Evaluator | None
-    metrics: NoMetrics
+    metrics: metrics.NoMetrics
     pending: Pending
     damage: DamageLog
     checkpoints: Checkpoints
@@ -71,18 +71,21 @@ def run(
         damage = DamageLog(workdir / workdir_lib.of_process(BAD_RECORDS_FILE, distributed.host()), reader)
         stack.callback(damage.write)
         first = state = _first_state(config, mesh, checkpoints)
+        owed = eval_records is not None and _owes_evaluation(config, workdir, checkpoints, int(first.step))
         parts = _Parts(
             config=config,
             mesh=mesh,
             reader=reader,
             evaluate=Evaluator(config, eval_records, config.data.views, mesh) if eval_records else None,
-            metrics=stack.enter_context(contextlib.closing(_metrics(config, workdir, int(first.step)))),
+            metrics=stack.enter_context(contextlib.closing(_metrics(config, workdir, int(first.step), owed))),
             pending=Pending(workdir, train_records),
             damage=damage,
             checkpoints=checkpoints,
             profiler=stack.enter_context(contextlib.closing(Profiler(workdir, profile))),
             stop=stack.enter_context(until_sigterm()),
         )
+        if owed:
+            _evaluate(parts, int(first.step), first)
         for step, state in _steps(parts, first):
             _after(parts, step, state)
     return state
@@ -91,14 +94,22 @@ def run(
 def _first_state(config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints) -> State:
     step = distributed.agreed(checkpoints.latest())
     if step is None:
-        return init_state(config, mesh)
+        return first_state(config, mesh)
     return checkpoints.restore(state_shapes(config, mesh), step)
 
 
-def _metrics(config: ConfigDict, workdir: pathlib.Path, first_step: int) -> NoMetrics:
+def _owes_evaluation(config: ConfigDict, workdir: pathlib.Path, checkpoints: Checkpoints, step: int) -> bool:
+    """Whether the run was stopped between the checkpoint of a step and the end of its evaluation."""
+    if step == 0 or not _due(step, config.train.eval_every, config.train.steps):
+        return False
+    is_told = metrics.has_evaluation(workdir / metrics.METRICS_FILE, step) and checkpoints.has_scores(step)
+    return not distributed.agreed(int(is_told))
+
+
+def _metrics(config: ConfigDict, workdir: pathlib.Path, first_step: int, owed: bool) -> metrics.NoMetrics:
     if distributed.host() > 0:
-        return NoMetrics()
-    return Metrics(workdir, first_step, config.train.steps, config.train.log_every)
+        return metrics.NoMetrics()
+    return metrics.Metrics(workdir, first_step, config.train.steps, config.train.log_every, owed=owed)
 
 
 def _steps(parts: _Parts, state: State) -> Iterator[tuple[int, State]]:
@@ -121,25 +132,34 @@ def _steps(parts: _Parts, state: State) -> Iterator[tuple[int, State]]:
 
 
 def _after(parts: _Parts, step: int, state: State) -> None:
-    """Reports, evaluates, saves and stops where that is due: in this order, so that a checkpoint has all before it."""
+    """Reports, saves, stops and evaluates where that is due.
+
+    In this order, so that a checkpoint has all reports before it, and no training is lost with an evaluation that is
+    killed: it is made up for by the run that goes on from the checkpoint.
+    """
     train, last_step = parts.config.train, parts.config.train.steps
     stopping = parts.stop(step) and step < last_step
     evaluating = parts.evaluate is not None and _due(step, train.eval_every, last_step)
-    saving = stopping or _due(step, train.checkpoint_every, last_step) or (evaluating and train.best)
+    saving = stopping or _due(step, train.checkpoint_every, last_step) or (evaluating and bool(train.best))
     parts.damage.write()
     for done, values in parts.pending.take(left=0 if evaluating or saving else UNDER_WAY):
         parts.metrics.train(done, values)
-    scores = None
-    if evaluating and parts.evaluate:
-        scores = parts.evaluate(state)
-        parts.metrics.evaluation(step, scores)
     if saving:
         parts.metrics.settle()
-        parts.checkpoints.save(state, scores)
+        parts.checkpoints.save(state)
     else:
         parts.checkpoints.check()
     if stopping:
         raise StoppedError(f"stopped by SIGTERM after step {step}, which is saved; the same command goes on from there")
+    if evaluating:
+        _evaluate(parts, step, state)
+
+
+def _evaluate(parts: _Parts, step: int, state: State) -> None:
+    assert parts.evaluate is not None
+    scores = parts.evaluate(state)
+    parts.checkpoints.note(step, scores)
+    parts.metrics.evaluation(step, scores)
 
 
 def _due(step: int, every: int, last_step: int) -> bool:

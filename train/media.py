@@ -2,19 +2,22 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from mbt.pipeline import attempts, decode, download, ffmpeg, hosts, outcomes, probe, record, youtube
+from mbt.pipeline import attempts, decode, download, ffmpeg, hosts, one_sense, outcomes, probe, record, youtube
 from mbt.schemas import index as index_lib
 from mbt.schemas import tfrecord
 from mbt.schemas.clip import MICROSECONDS
 from mbt.schemas.manifest import Shard, Split
 from mbt.train.errors import UsageError
+from mbt.train.modalities import RGB, SPECTROGRAM
 
 LONGEST_S = decode.MAX_CLIP_US / MICROSECONDS
 _NAME = "clip"
+_SENSES = {RGB: one_sense.PICTURE, SPECTROGRAM: one_sense.SOUND}
 
 
 class MediaError(Exception):
@@ -33,7 +36,13 @@ def program() -> str:
         raise UsageError(str(error)) from error
 
 
-def write_clip(clip: str, span_us: tuple[int, int | None], labels: list[int], folder: pathlib.Path) -> Split:
+def write_clip(
+    clip: str,
+    span_us: tuple[int, int | None],
+    labels: list[int],
+    folder: pathlib.Path,
+    modalities: Sequence[str] = (RGB, SPECTROGRAM),
+) -> Split:
     """Decodes a clip and writes it as a dataset's split with one record.
 
     Args:
@@ -41,6 +50,7 @@ def write_clip(clip: str, span_us: tuple[int, int | None], labels: list[int], fo
       span_us: start and end in microseconds; an end of None for that of the media.
       labels: to note for the clip, since a loader asks for them.
       folder: root of the dataset; empty.
+      modalities: that will be read of it; what else it has may be black or silence.
 
     Raises:
       MediaError: the clip cannot be read, or is none.
@@ -49,7 +59,7 @@ def write_clip(clip: str, span_us: tuple[int, int | None], labels: list[int], fo
         path, starts_at_us = _fetch(clip, span_us, folder)
         start_us = span_us[0] - starts_at_us
         end_us = _end_of(path, start_us) if span_us[1] is None else span_us[1] - starts_at_us
-        decoded = attempts.tried(lambda: decode.decode(path, max(0, start_us), end_us, program=program()))
+        decoded = attempts.tried(lambda: _decoded(path, max(0, start_us), end_us, modalities, folder))
     except decode.UnusableError as error:
         raise MediaError(str(error)) from error
     except (attempts.PassingError, ffmpeg.WorkerTroubleError) as error:
@@ -68,6 +78,13 @@ def write_clip(clip: str, span_us: tuple[int, int | None], labels: list[int], fo
     shard = _write(folder, record.encode(context, decoded), clip, labels)
     seconds = decoded.duration_us / MICROSECONDS
     return Split(shards=(shard,), num_clips=1, num_records=1, lost={}, mel_mean=0.0, mel_stddev=1.0, seconds=seconds)
+
+
+def _decoded(path: str, start_us: int, end_us: int, modalities: Sequence[str], folder: pathlib.Path) -> decode.Decoded:
+    if len(modalities) > 1:
+        return decode.decode(path, start_us, end_us, program=program())
+    sense = _SENSES[modalities[0]]
+    return one_sense.decoded(path, start_us, end_us, sense=sense, folder=str(folder), program=program())
 
 
 def _fetch(clip: str, span_us: tuple[int, int | None], folder: pathlib.Path) -> tuple[str, int]:

@@ -9,6 +9,7 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -17,25 +18,47 @@ import tqdm
 from mbt.schemas import durable, own_json
 from mbt.train import events
 from mbt.train.errors import RunError
+from mbt.train.scores import Scores
 
 METRICS_FILE = "metrics.jsonl"
 TIMES_FILE = "times.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+EVALUATION = "eval"  # kind of a line
 # Share of the time spent waiting for data from which on the input counts as what bounds a run.
 INPUT_BOUND = 0.5
 
 
-def truncate(path: pathlib.Path, step: int) -> None:
-    """Drops the lines after a step, and a last line that was cut short."""
+def truncate(path: pathlib.Path, step: int, *, owed: bool = False) -> None:
+    """Drops the lines after a step, a last line that was cut short, and an evaluation of the step that is owed."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-    durable.write(path, "".join(line + "\n" for line in kept).encode())
+    kept = [line for line in path.read_bytes().splitlines() if _step_of(line) <= step]
+    kept = [line for line in kept if not (owed and _is_evaluation(line, step))]
+    durable.write(path, b"".join(line + b"\n" for line in kept))
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
-    """The lines of a metrics file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The lines of a metrics file; none where it is gone.
+
+    Raises:
+      RunError: it cannot be read, or a line is damaged.
+    """
+    try:
+        return [own_json.parse(line) for line in path.read_bytes().splitlines()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def has_evaluation(path: pathlib.Path, step: int) -> bool:
+    """Whether a metrics file has the scores of a step."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return any(_is_evaluation(line, step) for line in lines)
+
+
+def _is_evaluation(line: bytes, step: int) -> bool:
+    return _step_of(line) == step and own_json.parse(line).get("kind") == EVALUATION
 
 
 class NoMetrics:
@@ -47,7 +70,7 @@ class NoMetrics:
     def train(self, step: int, values: dict[str, float]) -> None:
         """Takes the result of a training step."""
 
-    def evaluation(self, step: int, values: dict[str, float]) -> None:
+    def evaluation(self, step: int, values: Scores) -> None:
         """Takes the scores of an evaluation."""
 
     def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
@@ -63,7 +86,7 @@ class NoMetrics:
 class Metrics(NoMetrics):
     """Writes the reports of a run from `first_step` on."""
 
-    def __init__(self, workdir: pathlib.Path, first_step: int, total_steps: int, log_every: int):
+    def __init__(self, workdir: pathlib.Path, first_step: int, total_steps: int, log_every: int, *, owed: bool = False):
         """Opens the files, without what they have of steps after `first_step`.
 
         Args:
@@ -71,10 +94,11 @@ class Metrics(NoMetrics):
           first_step: updates made so far.
           total_steps: of the run.
           log_every: steps from one line of training to the next; the first and the last have one in any case.
+          owed: whether `first_step` will be evaluated again.
         """
         for name in (METRICS_FILE, TIMES_FILE):
-            truncate(workdir / name, first_step)
-        events.truncate(workdir / TENSORBOARD_FOLDER, first_step)
+            truncate(workdir / name, first_step, owed=owed)
+        events.truncate(workdir / TENSORBOARD_FOLDER, first_step, owed=f"{EVALUATION}/" if owed else "")
         self._metrics = durable.appended(workdir / METRICS_FILE)
         self._times = durable.appended(workdir / TIMES_FILE)
         self._tensorboard = tf.summary.create_file_writer(str(workdir / TENSORBOARD_FOLDER))
@@ -113,9 +137,9 @@ class Metrics(NoMetrics):
             self._tell_bound(step, share)
         self._last, self._waited = (step, now), 0.0
 
-    def evaluation(self, step: int, values: dict[str, float]) -> None:
+    def evaluation(self, step: int, values: Scores) -> None:
         """Logs an evaluation."""
-        self._write(step, "eval", values)
+        self._write(step, EVALUATION, values)
         self._last, self._waited = (step, time.perf_counter()), 0.0
 
     def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
@@ -138,10 +162,10 @@ class Metrics(NoMetrics):
         self._metrics.close()
         self._times.close()
 
-    def _write(self, step: int, kind: str, values: dict[str, float]) -> None:
-        self._metrics.write(json.dumps({"step": step, "kind": kind} | values) + "\n")
+    def _write(self, step: int, kind: str, values: Mapping[str, float | None]) -> None:
+        self._to_tensorboard(step, kind, {name: value for name, value in values.items() if value is not None})
+        self._metrics.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")  # last: it says that all is told
         self._metrics.flush()
-        self._to_tensorboard(step, kind, values)
 
     def _to_tensorboard(self, step: int, kind: str, values: dict[str, float]) -> None:
         with self._tensorboard.as_default():
@@ -167,7 +191,7 @@ class Metrics(NoMetrics):
         self._bound = bound
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     try:
         return float(own_json.parse(line)["step"])
     except (KeyError, TypeError, ValueError):

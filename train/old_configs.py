@@ -1,6 +1,7 @@
 """The `config.json` of older versions: what a key meant before there was one."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,6 +21,8 @@ BEFORE: dict[str, Any] = {
     "data.spec_augment.time_masks": 0,
     "data.spec_augment.time_rows": 192,
     "data.stride": 0.0,
+    "init.source": "",
+    "init.state": "weights",
     "init.vit": "",
     "mixup.alpha": 0.0,
     "mixup.by_modality": False,
@@ -33,6 +36,7 @@ BEFORE: dict[str, Any] = {
     "model.rescale_kept": False,
     "model.share_after": False,
     "model.share_before": False,
+    "optim.clip": "batch",
     "optim.ema": 0.0,
     "train.accumulate": 1,
     "train.best": "",
@@ -42,19 +46,40 @@ BEFORE: dict[str, Any] = {
 }
 
 
-def resumed(given: ConfigDict, old: ConfigDict, default: ConfigDict) -> tuple[ConfigDict, list[str]]:
-    """The config that a run goes on with, and the keys that it has as before there were such keys.
+# Config of this package to keys of which it has another value now, and the value that it had: a run that it began goes
+# on with that.
+CHANGED: dict[str, dict[str, Any]] = {
+    "epic_kitchens": {"data.alignment": "proportion", "data.short": "pad"},
+    "scenic_audioset_mini": {
+        "data.alignment": "proportion",
+        "data.mel_mean": 1.102,
+        "data.mel_stddev": 2.762,
+        "data.short": "pad",
+        "data.spec_augment.time_masks": 4,
+        "data.spec_augment.time_rows": 48,
+        "mixup.group": 8,
+        "optim.clip": "batch",
+        "train.accumulate": 1,
+    },
+}
+
+
+def resumed(
+    given: ConfigDict, old: ConfigDict, usual: ConfigDict, before: Mapping[str, Any] = BEFORE
+) -> tuple[ConfigDict, list[str]]:
+    """The config that a run goes on with, and the keys of which it keeps the value of an older version.
 
     Args:
       given: what was asked for now.
       old: the run's config.
-      default: that of new runs, which is what `given` has where nobody asked for anything.
+      usual: that of new runs, which is what `given` has where nobody asked for anything.
+      before: the values of the older version.
     """
     given = copy.deepcopy(given)
-    before, now, usual = (config.to_dict() for config in (old, given, default))
+    then, now, new = (config.to_dict() for config in (old, given, usual))
     kept = []
-    for key, value in BEFORE.items():
-        if _value(before, key) == value != _value(now, key) == _value(usual, key):
+    for key, value in before.items():
+        if _value(then, key) == value != _value(now, key) == _value(new, key):
             given.update_from_flattened_dict({key: value})
             kept.append(key)
     return given, kept

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from mbt.train import sharding
+
 REFERENCE_BATCH = 64
+PART = "part"  # value of `optim.clip`
+KERNEL = "kernel"  # last part of the path of a matrix or a convolution
 
 
 def learning_rate(step: jax.Array, *, base: float, warmup_steps: float, total_steps: int) -> jax.Array:
@@ -31,16 +35,33 @@ def make_schedule(config: ConfigDict) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """The optimizer of a resolved config: clip the gradient's norm, then SGD with momentum or AdamW."""
+    """The optimizer of a resolved config: clip the gradient's norm, then SGD with momentum or AdamW.
+
+    Gradients that are clipped part by part come clipped.
+    """
     schedule, optim = make_schedule(config), config.optim
     if optim.name == "sgd":
         update = optax.sgd(schedule, momentum=optim.momentum)
     else:
-        update = optax.adamw(schedule, weight_decay=optim.weight_decay, mask=_is_matrix)
-    clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()
-    return optax.chain(clip, update)
+        update = optax.adamw(schedule, weight_decay=optim.weight_decay, mask=decayed)
+    return optax.chain(optax.identity() if optim.clip == PART else _clip(config), update)
 
 
-def _is_matrix(params):
-    """Weight decay is for kernels: not for biases, LayerNorm, or learned tokens and positions (1, T, D)."""
-    return jax.tree.map(lambda value: value.ndim > 1 and value.shape[0] > 1, params)
+def clip_part(config: ConfigDict, grads):
+    """The gradient of one part of a batch, as it goes into the mean of all parts."""
+    if config.optim.clip != PART:
+        return grads
+    return _clip(config).update(grads, optax.EmptyState())[0]
+
+
+def _clip(config: ConfigDict) -> optax.GradientTransformation:
+    return optax.clip_by_global_norm(config.optim.clip_norm) if config.optim.clip_norm else optax.identity()
+
+
+def decayed(params):
+    """Which parameters weight decay is for: kernels, whatever their shape.
+
+    Not biases, those of queries, keys and values (heads, width) included, nor LayerNorm, tokens and positions. What a
+    parameter is, its path says.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: sharding.name_of(path).split("/")[-1] == KERNEL, params)

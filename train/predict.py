@@ -116,7 +116,9 @@ class _Asked:
         heads = tuple(self._config.model.head_sizes)
         with tempfile.TemporaryDirectory(prefix="mbt-predict-") as folder:
             try:
-                split = media.write_clip(clip, self._span_us, _any_labels(heads), pathlib.Path(folder))
+                split = media.write_clip(
+                    clip, self._span_us, _any_labels(heads), pathlib.Path(folder), tuple(self._config.modalities)
+                )
             except MediaError as error:
                 return error
             records = Records(folder, split)

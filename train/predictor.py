@@ -29,7 +29,7 @@ class Predictor:
     def __init__(self, config: ConfigDict, workdir: pathlib.Path, *, best: bool = False):
         self.config = ConfigDict(config)
         self.config.train.eval_batch_size = jax.device_count()  # the least that every device has a row of
-        self._mesh = sharding.make_eval_mesh(self.config)
+        self._mesh = sharding.make_eval_mesh()
         self.state = restored(workdir, self.config, self._mesh, best=best)
         self._views = self.config.data.views
         self._eval_step = make_eval_step(self.config, self._views, self._mesh)

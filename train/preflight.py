@@ -19,7 +19,9 @@ from mbt.train.errors import UsageError
 from mbt.train.scores import score_names
 
 # Of the dataset's identity, what another snapshot of the same dataset may have otherwise.
-OF_SNAPSHOT = ("annotations", "amendments")
+OF_SNAPSHOT = ("annotations",)
+# And what the same snapshot may have: more clips that were purged. There is no way back to them.
+PURGES = "amendments"
 # A checkpoint beside its arrays: Orbax's files of names and shapes.
 OVERHEAD_BYTES = 1 << 20
 NAMED = 3
@@ -68,7 +70,11 @@ def check_dataset(old: ConfigDict, new: ConfigDict, root: str, *, same_snapshot:
     if "dataset" not in old:
         return
     before, now = (_encoder_opened(identity) for identity in (old.dataset, new))
-    skipped = () if same_snapshot else OF_SNAPSHOT
+    if same_snapshot and now[PURGES] < before[PURGES]:
+        raise UsageError(
+            f"the dataset in {root} has clips that were purged from the one that the run was trained on; give that one"
+        )
+    skipped = (PURGES,) if same_snapshot else (PURGES, *OF_SNAPSHOT)
     changed = [text for text in differences(before, now) if text.split(":")[0] not in skipped]
     if changed:
         more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""

@@ -153,7 +153,7 @@ class Reader:
     def _sound(self, first: int, num_rows: int) -> "_Sound":
         """What a window takes of a clip's spectrogram: all of it where it begins again."""
         rows = max(0, min(self._window.mel_rows, num_rows - first))
-        if rows < self._window.mel_rows and self._window.loop:
+        if rows < self._window.mel_rows and self._window.wraps:
             return _Sound(first, rows, slice(None))
         step = first // MEL_ROWS_PER_SECOND
         end = -(-(first + rows) // MEL_ROWS_PER_SECOND) if rows else step
@@ -162,7 +162,7 @@ class Reader:
     def _fill(self, out: np.ndarray, steps: list[bytes], sound: "_Sound", num_rows: int) -> None:
         """Fills a window, (R, 128), from the steps that were read."""
         _copy_rows(steps, sound.first, out[: sound.rows])
-        if sound.rows < len(out) and self._window.loop:
+        if sound.rows < len(out) and self._window.wraps:
             whole = np.empty((num_rows, MEL_BINS), np.float32)
             _copy_rows(steps, 0, whole)
             out[sound.rows :] = np.resize(whole, (len(out) - sound.rows, MEL_BINS))

@@ -11,7 +11,7 @@ from mbt.train import labels, preflight
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
 from mbt.train.modalities import PATCH_KEYS
-from mbt.train.snapshot import load_manifest
+from mbt.train.snapshot import find_split, load_manifest
 
 # Keys of config.model that the checkpoint decides.
 DECIDED = (
@@ -45,6 +45,7 @@ def import_scenic(
     given = config_lib.load_config(config_name, overrides)
     config_lib.check(given)
     manifest = load_manifest(given.data.root, given.data.snapshot)
+    find_split(manifest, "config.data.train_split", given.data.train_split)
     if workdir_lib.read_config(workdir) is not None:
         raise UsageError(f"--workdir={workdir}: holds a run already; give another")
     try:

@@ -5,7 +5,7 @@ import copy
 import hashlib
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
@@ -27,6 +27,7 @@ def train(
     *,
     profile: Steps | None = None,
     processes: Processes | None = None,
+    tell: Callable[[dict], None] = lambda result: None,
 ) -> dict:
     """Trains, or goes on with a run that was stopped; a finished run is only reported.
 
@@ -36,6 +37,7 @@ def train(
       workdir: of the run.
       profile: steps to trace.
       processes: how this one finds the others that train with it; None where there are no others.
+      tell: takes the result before it is written: a full disk must not keep it back.
 
     Returns:
       The result, which is also in `result.json`; only of the first process.
@@ -45,17 +47,23 @@ def train(
     preflight.check_best(given)
     old = workdir_lib.read_config(workdir)
     if old is not None:
-        given = _resumed(given, old)
+        given = _resumed(config_name, given, old)
     manifest = _manifest_for(given, old)
     find_split(manifest, "config.data.train_split", given.data.train_split)
+    if old is None:
+        config_lib.check_effects(given)
     config = config_lib.resolve(given, manifest)
     config_lib.model_config(config)  # refuses a model that cannot be
+    if config.init.source:
+        config.init.source = _frozen_source(config, old)
     preflight.freeze_dataset(config, manifest)
     if old is not None:
         preflight.check_dataset(old, config.dataset, config.data.root, same_snapshot=True)
+        _tell_purged(old, config, manifest)
         workdir_lib.check_same_run(workdir, old, config)
     if old is not None and (result := workdir_lib.read_result(workdir)):
         print(f"{workdir}: already trained; delete it or give another --workdir to train again", file=sys.stderr)
+        tell(result)
         return result
     train_records = open_records(config, manifest, "config.data.train_split", config.data.train_split)
     if config.data.share < 1:
@@ -68,15 +76,40 @@ def train(
     with _joined(processes, config, workdir):
         _check_machine(config, workdir, fresh=old is None)
         with _held(workdir, config, manifest.labels):
-            return _run(config, workdir, train_records, eval_records, profile)
+            result = _run(config, workdir, train_records, eval_records, profile)
+            if result:
+                tell(result)
+                workdir_lib.write_json(workdir / workdir_lib.RESULT_FILE, result)
+            return result
 
 
-def _resumed(given: ConfigDict, old: ConfigDict) -> ConfigDict:
+def _resumed(config_name: str, given: ConfigDict, old: ConfigDict) -> ConfigDict:
     """The config for a run that goes on, perhaps one of an older version."""
     given, kept = old_configs.resumed(given, old, config_lib.default_config())
+    if changed := old_configs.CHANGED.get(config_name):
+        given, more = old_configs.resumed(given, old, config_lib.load_config(config_name, []), changed)
+        kept += more
     for key in kept:
         print(f"this run goes on with {key}={config_lib.value_of(given, key)}, as it began", file=sys.stderr)
-    return given
+    return config_lib.as_decided(given, old)
+
+
+def _tell_purged(old: ConfigDict, config: ConfigDict, manifest: Manifest) -> None:
+    """Says that the dataset has lost records since the run began, where it has."""
+    if "dataset" in old and old.dataset.amendments != config.dataset.amendments:
+        left = manifest.splits[config.data.train_split].num_records
+        print(
+            f"clips were purged from the dataset since this run last wrote; it goes on with the {left} training clips "
+            "that are left, in another order",
+            file=sys.stderr,
+        )
+
+
+def _frozen_source(config: ConfigDict, old: ConfigDict | None) -> str:
+    """The run and the step that this one starts from, or started from."""
+    from mbt.train import init_source
+
+    return init_source.frozen(config.init.source, "" if old is None else old.init.source)
 
 
 def _joined(
@@ -108,8 +141,9 @@ def _check_machine(config: ConfigDict, workdir: pathlib.Path, *, fresh: bool) ->
     import jax
 
     from mbt.train.checkpoint import FOLDER, KEPT
+    from mbt.train.init_source import first_state
     from mbt.train.sharding import make_mesh
-    from mbt.train.step import init_state, state_shapes
+    from mbt.train.step import state_shapes
 
     preflight.check_attention(config)
     mesh = make_mesh(config)
@@ -118,8 +152,8 @@ def _check_machine(config: ConfigDict, workdir: pathlib.Path, *, fresh: bool) ->
         workdir_lib.check_writable(workdir)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
         preflight.check_space(workdir / FOLDER, size, kept=KEPT + 1 + bool(config.train.best))
-    if fresh and config.init.vit:
-        init_state(config, mesh)  # refuses weights that do not fit
+    if fresh and (config.init.vit or config.init.source):
+        first_state(config, mesh)  # refuses weights that do not fit
 
 
 @contextlib.contextmanager
@@ -164,9 +198,7 @@ def _run(
     state = loop.run(config, workdir, train_records, eval_records, profile)
     if jax.process_index() > 0:
         return {}
-    result = _result(config, workdir, sum(value.size for value in jax.tree.leaves(state.params)))
-    workdir_lib.write_json(workdir / workdir_lib.RESULT_FILE, result)
-    return result
+    return _result(config, workdir, sum(value.size for value in jax.tree.leaves(state.params)))
 
 
 def _result(config: ConfigDict, workdir: pathlib.Path, parameters: int) -> dict:
@@ -181,14 +213,18 @@ def _result(config: ConfigDict, workdir: pathlib.Path, parameters: int) -> dict:
         "parameters": parameters,
         "steps": config.train.steps,
         "seconds": seconds,
-        "loss": _last(lines, "train")["loss"],
     }
+    if values := _last(lines, "train"):
+        result["loss"] = values["loss"]
     if config.data.eval_split:
         result |= {"split": config.data.eval_split, "views": config.data.views} | _last(lines, "eval")
     return result
 
 
 def _last(lines: list[dict], kind: str) -> dict:
-    """The last line of a kind, without its kind and step."""
-    line = [line for line in lines if line["kind"] == kind][-1]
-    return {name: value for name, value in line.items() if name not in ("kind", "step")}
+    """The last line of a kind, without its kind and step; nothing where somebody took it away."""
+    found = [line for line in lines if line.get("kind") == kind]
+    if not found:
+        print(f"metrics.jsonl has no line of kind {kind} any more, and the result none of its numbers", file=sys.stderr)
+        return {}
+    return {name: value for name, value in found[-1].items() if name not in ("kind", "step")}

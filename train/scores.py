@@ -10,6 +10,8 @@ import numpy as np
 _LEAST_TAIL = 2.0**-53
 _HEADS = ("verb", "noun")
 
+Scores = dict[str, float | None]  # by name; None where there is nothing to take the mean of
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassScores:
@@ -98,12 +100,12 @@ def log_probabilities(logits: np.ndarray, loss: str, heads: Sequence[int] = ()) 
     return np.concatenate([part - np.log(np.exp(part).sum(axis=1, keepdims=True)) for part in shifted], axis=1)
 
 
-def summarize(logits: np.ndarray, labels: np.ndarray, *, loss: str, heads: Sequence[int] = ()) -> dict[str, float]:
+def summarize(logits: np.ndarray, labels: np.ndarray, *, loss: str, heads: Sequence[int] = ()) -> Scores:
     """The scores that the field gives for a loss, the main one first.
 
     `map` and `mauc` are means over classes; `classes` and `auc_classes` are how many have one, for a class without
-    positives (or, for the AUC, without negatives) is left out. Where all are, they are 0 and 0.5. `dprime` is that of
-    the mean AUC.
+    positives (or, for the AUC, without negatives) is left out. Where all are, there is no score: None. `dprime` is that
+    of the mean AUC.
 
     Args:
       logits: (N, K).
@@ -133,20 +135,20 @@ def ranked(logits: np.ndarray, loss: str, heads: Sequence[int] = ()) -> np.ndarr
     return logits if loss == "bce" else log_probabilities(logits, loss, heads)
 
 
-def summarize_classes(classes: ClassScores) -> dict[str, float]:
+def summarize_classes(classes: ClassScores) -> Scores:
     """The means over classes; see `summarize`."""
     precisions, aucs = (values[~np.isnan(values)] for values in (classes.average_precision, classes.auc))
-    mean_auc = float(aucs.mean()) if len(aucs) else 0.5
+    mean_auc = float(aucs.mean()) if len(aucs) else None
     return {
-        "map": float(precisions.mean()) if len(precisions) else 0.0,
+        "map": float(precisions.mean()) if len(precisions) else None,
         "mauc": mean_auc,
-        "dprime": d_prime(mean_auc),
+        "dprime": None if mean_auc is None else d_prime(mean_auc),
         "classes": len(precisions),
         "auc_classes": len(aucs),
     }
 
 
-def _summarize_heads(logits: np.ndarray, labels: np.ndarray, heads: Sequence[int]) -> dict[str, float]:
+def _summarize_heads(logits: np.ndarray, labels: np.ndarray, heads: Sequence[int]) -> Scores:
     ends = np.cumsum(heads)[:-1]
     parts = zip(np.split(logits, ends, axis=1), np.split(labels, ends, axis=1), strict=True)
     # The product of the heads' probabilities is greatest where each of them is.

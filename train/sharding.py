@@ -41,20 +41,20 @@ def make_mesh(config: ConfigDict) -> Mesh:
     """
     mesh = mesh_of(config.train.mesh.data, config.train.mesh.fsdp)
     check_train_rows(config, devices=mesh.size, hosts=jax.process_count())
-    if config.data.eval_split:
-        check_eval_rows(config, devices=mesh.size)
     return mesh
 
 
-def make_eval_mesh(config: ConfigDict) -> Mesh:
-    """A mesh for evaluation alone, whatever the run was trained on: every device takes rows, and all parameters.
+def make_eval_mesh() -> Mesh:
+    """A mesh for evaluation alone, whatever the run was trained on: every device takes rows, and all parameters."""
+    return mesh_of(-1, 1)
 
-    Raises:
-      UsageError: the rows of a batch do not divide as they must.
+
+def eval_rows(config: ConfigDict, mesh: Mesh) -> int:
+    """Clips of a batch of an evaluation: as many as the config says, filled up so that all devices have as many.
+
+    It changes no score.
     """
-    mesh = mesh_of(-1, 1)
-    check_eval_rows(config, devices=mesh.size)
-    return mesh
+    return -(-config.train.eval_batch_size // mesh.size) * mesh.size
 
 
 def mesh_of(data: int, fsdp: int) -> Mesh:
@@ -96,26 +96,15 @@ def check_train_rows(config: ConfigDict, *, devices: int, hosts: int) -> None:
       UsageError: naming the key.
     """
     rows = config.train.batch_size // config.train.accumulate
-    _check_multiple("batch_size / accumulate", rows, devices)
+    if rows % devices:
+        raise UsageError(
+            f"config.train.batch_size / accumulate = {rows}: must be a multiple of the number of devices, {devices}"
+        )
     if config.mixup.alpha and (rows // hosts) % config.mixup.group:
         raise UsageError(
             f"config.mixup.group={config.mixup.group}: must divide the {rows // hosts} rows that each of {hosts} hosts "
             "takes at a time (batch_size / accumulate / hosts)"
         )
-
-
-def check_eval_rows(config: ConfigDict, *, devices: int) -> None:
-    """Likewise for the batches of an evaluation, whose clips have all of their views on one device.
-
-    Raises:
-      UsageError: naming the key.
-    """
-    _check_multiple("eval_batch_size", config.train.eval_batch_size, devices)
-
-
-def _check_multiple(key: str, rows: int, devices: int) -> None:
-    if rows % devices:
-        raise UsageError(f"config.train.{key} = {rows}: must be a multiple of the number of devices, {devices}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -146,7 +135,7 @@ def state_shardings(mesh: Mesh, shapes: Any) -> Any:
     def sharding(path, leaf) -> NamedSharding:
         if leaf.ndim == 0:
             return replicated(mesh)
-        return NamedSharding(mesh, specs[_parameter(_name(path), specs)])
+        return NamedSharding(mesh, specs[_parameter(name_of(path), specs)])
 
     return jax.tree_util.tree_map_with_path(sharding, shapes)
 
@@ -179,10 +168,11 @@ def spec_of(path: str, shape: Sequence[int], sizes: Mapping[str, int]) -> P:
 
 
 def _leaves(tree) -> list[tuple[str, Any]]:
-    return [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    return [(name_of(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def _name(path) -> str:
+def name_of(path) -> str:
+    """The path of an array as one text, such as "layers/0/rgb/mlp/expand/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

@@ -21,7 +21,7 @@ from mbt.train.errors import UsageError
 from mbt.train.loss import loss_of
 from mbt.train.mixup import draw_weights, mix_batch
 from mbt.train.modalities import RGB, SPECTROGRAM
-from mbt.train.optim import make_optimizer, make_schedule
+from mbt.train.optim import clip_part, make_optimizer, make_schedule
 
 # What the draws of a step are for.
 MIXUP, STOCHASTIC_DEPTH = range(2)
@@ -189,7 +189,7 @@ def make_train_step(config: ConfigDict, mesh: Mesh) -> TrainStep:
         loss, grads = gradient(state, rows)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        average = ema.update(config.optim.ema, state.ema, params)
+        average = ema.update(config.optim.ema, state.ema, params, state.step + 1)
         metrics = {"loss": loss, "learning_rate": schedule(state.step), "grad_norm": optax.tree.norm(grads)}
         return state._replace(step=state.step + 1, params=params, opt_state=opt_state, ema=average), metrics
 
@@ -216,6 +216,7 @@ def make_gradient(config: ConfigDict, mesh: Mesh, params_shardings) -> Callable[
             return loss_of(nnx.merge(graph, params)(inputs, key=rows.keys), labels, **options)
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
+        grads = clip_part(config, grads)
         return loss, jax.lax.with_sharding_constraint(grads, params_shardings)
 
     parts = config.train.accumulate
@@ -240,20 +241,38 @@ def make_gradient(config: ConfigDict, mesh: Mesh, params_shardings) -> Callable[
 def make_eval_step(config: ConfigDict, views: int, mesh: Mesh) -> Callable[[State, dict], jax.Array]:
     """The jitted evaluation step: (state, batch) to (B, K) logits, averaged over `views` neighbouring rows.
 
-    Every host gets the logits of all hosts' rows.
+    The rows go through the model in parts, so that it takes no more memory than a step of training. Every host gets
+    the logits of all hosts' rows.
     """
     graph = model_graph(config)
     shardings = sharding.state_shardings(mesh, state_shapes(config, mesh))
+    by_part = NamedSharding(mesh, P(None, sharding.AXES))
 
     def eval_step(state: State, batch: dict[str, jax.Array]) -> jax.Array:
-        logits = nnx.merge(graph, eval_params(state))(model_inputs(state, batch))["logits"]
-        return logits.reshape(-1, views, logits.shape[-1]).mean(axis=1)
+        rows = len(next(iter(batch.values())))
+        parts = eval_parts(config, rows, devices=mesh.size)
+        dealt = {name: values.reshape(-1, parts, *values.shape[1:]).swapaxes(0, 1) for name, values in batch.items()}
+        model = nnx.merge(graph, eval_params(state))
+        logits = jax.lax.map(
+            lambda part: model(model_inputs(state, part))["logits"], jax.lax.with_sharding_constraint(dealt, by_part)
+        )
+        return logits.swapaxes(0, 1).reshape(-1, views, logits.shape[-1]).mean(axis=1)
 
     return jax.jit(
         eval_step,
         in_shardings=(shardings, sharding.rows_sharding(mesh)),
         out_shardings=sharding.replicated(mesh),
     )
+
+
+def eval_parts(config: ConfigDict, rows: int, *, devices: int) -> int:
+    """In how many parts of the same size the rows of an evaluation go through the model.
+
+    The fewest whose rows are no more than those of a part of a training step, and can be shared out among all devices.
+    """
+    most = max(devices, config.train.batch_size // config.train.accumulate)
+    each = rows // devices
+    return next(parts for parts in range(1, each + 1) if each % parts == 0 and rows // parts <= most)
 
 
 def model_graph(config: ConfigDict) -> nnx.GraphDef:

@@ -22,7 +22,9 @@ RUNS_FILE, SUMMARY_FILE, FIGURE_FILE = "runs.csv", "summary.json", "figure.png"
 TERMINATED = 128 + signal.SIGTERM
 
 
-def commands(name: str, config_name: str, overrides: list[str], workdir: pathlib.Path, *, seeds: int) -> list[str]:
+def commands(
+    name: str, config_name: str | None, overrides: list[str], workdir: pathlib.Path, *, seeds: int
+) -> list[str]:
     """The commands of the runs that are not finished."""
     runs = _plan(name, config_name, overrides, workdir, seeds)
     return [run.command for run in runs if run.result() is None]
@@ -30,7 +32,7 @@ def commands(name: str, config_name: str, overrides: list[str], workdir: pathlib
 
 def sweep(
     name: str,
-    config_name: str,
+    config_name: str | None,
     overrides: list[str],
     workdir: pathlib.Path,
     *,
@@ -42,7 +44,7 @@ def sweep(
 
     Args:
       name: of the ablation.
-      config_name: path or name of the config that it changes.
+      config_name: path or name of the config that it changes; None for the ablation's own.
       overrides: `--config.KEY=VALUE` flags.
       workdir: the sweep is in the folder `name` of it.
       seeds: trainings of each model.
@@ -56,14 +58,15 @@ def sweep(
       UsageError: a config or the dataset is wrong, or nothing is finished yet.
       RunError: a run stopped; the others are finished, and reported.
     """
+    config_name = config_name or ABLATIONS[name].config
     runs, folder = _plan(name, config_name, overrides, workdir, seeds), workdir / name
     failed = [] if report else _run_all(runs)
     if failed and not any(run.result() for run in runs):
         raise RunError(f"all {len(runs)} runs failed, the first {failed[0].workdir}; see above for why")
     if not any(run.result() for run in runs):
         raise UsageError(f"{folder}: no run is finished yet")
-    score = score or _default_score(config_name, overrides)
     rows = figure.summarise(runs, score)
+    score = score or figure.main_scores(runs)
     costs = _costs(name, config_name, overrides)
     figure.write_runs(runs, folder / RUNS_FILE)
     figure.draw(ABLATIONS[name], rows, score, costs, folder / FIGURE_FILE)
@@ -76,10 +79,11 @@ def sweep(
     return summary
 
 
-def _plan(name: str, config_name: str, overrides: list[str], workdir: pathlib.Path, seeds: int) -> list[Run]:
+def _plan(name: str, config_name: str | None, overrides: list[str], workdir: pathlib.Path, seeds: int) -> list[Run]:
     if seeds < 1:
         raise UsageError(f"--seeds={seeds}: must be positive")
-    return plan(ABLATIONS[name], config_name, overrides, workdir / name, seeds)
+    ablation = ABLATIONS[name]
+    return plan(ablation, config_name or ablation.config, overrides, workdir / name, seeds)
 
 
 def _run_all(runs: list[Run]) -> list[Run]:
@@ -147,17 +151,9 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _default_score(config_name: str, overrides: list[str]) -> str:
-    """The paper's main metric for such labels (section 4.1)."""
-    config = config_lib.load_config(config_name, overrides)
-    if config.model.head_sizes:
-        return "top1_action"
-    return "map" if config.loss.name == "bce" else "top1"
-
-
 def _costs(name: str, config_name: str, overrides: list[str]) -> list[dict]:
     """GMAC of the models of Fig. 3, and of the reference's cross-attention."""
     if not ABLATIONS[name].costs:
         return []
-    point = next(ABLATIONS[name].points(config_lib.load_config(config_name, overrides)))
+    point = next(ABLATIONS[name].points(config_lib.load_config(config_name, overrides), 1))
     return cost.sweep(config_name, [*overrides, f"--config.data.seconds={point.changes['data.seconds']}"], None)

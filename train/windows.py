@@ -20,9 +20,9 @@ class Window:
       frame_offsets: (F,) frames, counted from the window's first; empty to take none.
       frames: length of the window of frames, in source frames; 0 to take none.
       mel_rows: R; 0 to take none.
-      alignment: "start", "proportion" or "independent"; see `starts`.
+      alignment: "start", "proportion", "wrapped" or "independent"; see `starts`.
       loop: a clip shorter than the window begins again; otherwise its last frame is held and its sound is followed by
-        `mel_fill`.
+        `mel_fill`. Under "wrapped" it begins again in any case.
       mel_fill: value of rows past the end of the clip.
     """
 
@@ -33,12 +33,19 @@ class Window:
     loop: bool
     mel_fill: float
 
+    @property
+    def wraps(self) -> bool:
+        """Whether what lies behind the end of a clip is its beginning."""
+        return self.loop or self.alignment == "wrapped"
+
 
 def starts(window: Window, num_frames: int, num_rows: int, positions: np.ndarray, *, random: bool) -> tuple[int, int]:
     """First frame and first spectrogram row of a window.
 
     - "start": both at the same moment, so that the longer of the two windows fits.
     - "proportion": the frames at their position; the sound at the same share of what the clip leaves it free.
+    - "wrapped": as DMVR samples for the reference (`processors.sample_sequence`). In training the sound begins at the
+      moment of the frames, and where the clip ends goes on with its beginning. In a test as "proportion".
     - "independent": each at its own position.
 
     Args:
@@ -53,9 +60,15 @@ def starts(window: Window, num_frames: int, num_rows: int, positions: np.ndarray
         longer = max(window.frames, -(-window.mel_rows // ROWS_PER_FRAME))
         frame = place(num_frames - longer, positions[0])
         return frame, frame * ROWS_PER_FRAME
+    if window.alignment == "wrapped" and random:
+        if not len(window.frame_offsets):
+            return 0, random_place(num_rows - window.mel_rows, positions[0])
+        frame = random_place(num_frames - 1 - int(window.frame_offsets[-1]), positions[0])
+        # In single precision, as there: a half may fall on either side.
+        return frame, int(np.rint(np.float32(frame) / np.float32(num_frames) * np.float32(num_rows)))
     free = num_frames - window.frames
     frame, free_rows = place(free, positions[0]), num_rows - window.mel_rows
-    if window.alignment == "proportion":
+    if window.alignment in ("proportion", "wrapped"):
         return frame, view_place(free_rows, frame / free if free > 0 else positions[0])
     return frame, place(free_rows, positions[1])
 
@@ -71,12 +84,12 @@ def view_place(free: int, share: float) -> int:
 
 
 def view_shares(views: int) -> np.ndarray:
-    """Positions of the windows of an evaluation, (views,): linspace(0, 1, views)."""
-    return np.linspace(0, 1, views)
+    """Positions of the windows of an evaluation, (views,): linspace(0, 1, views); of one alone the middle."""
+    return np.linspace(0, 1, views) if views > 1 else np.array([0.5])
 
 
 def chosen_frames(window: Window, start: int, num_frames: int) -> tuple[np.ndarray, float]:
     """The frames of a window, (F,), and the share of them that are no repetition."""
     wanted = start + window.frame_offsets
-    within = wanted % num_frames if window.loop else np.minimum(wanted, num_frames - 1)
+    within = wanted % num_frames if window.wraps else np.minimum(wanted, num_frames - 1)
     return within, float(np.mean(wanted < num_frames))

@@ -25,7 +25,7 @@ def read_config(workdir: pathlib.Path) -> ConfigDict | None:
     """
     path = workdir / CONFIG_FILE
     try:
-        return from_json(path.read_text())
+        return from_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

@@ -34,7 +34,7 @@ example:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
-    parser.add_argument("folder", metavar="DIR", help=f"folder of the copies: {flags.ANYWHERE}")
+    parser.add_argument("folder", type=flags.place, metavar="DIR", help=f"folder of the copies: {flags.ANYWHERE}")
     parser.add_argument("--pattern", required=True, help="how the files are named: a name from below, or a pattern")
     flags.add_output(parser)
     flags.add_dataset(parser)

@@ -13,6 +13,7 @@ from mbt.pipeline.errors import RefusedError
 from mbt.pipeline.hosts import FLAG, Hosts, named_in
 from mbt.pipeline.options import Options
 from mbt.pipeline.settings import FetchSettings
+from mbt.schemas import paths
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NO_NAMES = ("latest", "all")
@@ -103,6 +104,25 @@ def amount(text: str) -> int:
     return round(float(match[1]) * _UNITS[match[2].lower()])
 
 
+def place(text: str) -> str:
+    """A path as `paths.anywhere` opens it."""
+    try:
+        return paths.anywhere(text)
+    except paths.PathError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def places(text: str) -> tuple[str, ...]:
+    """Several, with commas between them."""
+    return tuple(place(each) for each in text.split(",") if each)
+
+
+def annotation(text: str) -> str:
+    """FILE or SPLIT=FILE."""
+    split, path = split_and_path(text)
+    return f"{split}={place(path)}" if split else place(path)
+
+
 def age(text: str) -> float:
     """Seconds, from such as 30d, 12h, 90m."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text, re.ASCII)
@@ -121,7 +141,9 @@ def part(text: str) -> tuple[int, int]:
 
 def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """ROOT."""
-    parser.add_argument("--output", required=required, metavar="ROOT", help=f"folder of the dataset: {ANYWHERE}")
+    parser.add_argument(
+        "--output", required=required, type=place, metavar="ROOT", help=f"folder of the dataset: {ANYWHERE}"
+    )
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -133,13 +155,17 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         action="extend",
+        type=annotation,
         metavar="FILE",
         help="the files, as their makers publish them, also on gs:// or s3://; SPLIT=FILE where the name does not tell "
         "the split",
     )
-    parser.add_argument("more_annotations", nargs="*", help=argparse.SUPPRESS)  # --annotations=a b, by habit
+    parser.add_argument(
+        "more_annotations", nargs="*", type=annotation, help=argparse.SUPPRESS
+    )  # --annotations=a b, by habit
     add(
         "--media_root",
+        type=place,
         metavar="DIR",
         help="where relative video paths start: a folder or a URL (default: the first file's own folder)",
     )
@@ -167,10 +193,16 @@ def add_fetch(parser: argparse.ArgumentParser) -> None:
     add("--downloads", type=positive, default=defaults.downloads, metavar="N", help="at a time, on each machine")
     add("--sleep", type=seconds, default=0.0, metavar="SECONDS", help="between requests to YouTube, on each machine")
     add("--bandwidth", type=amount, metavar="BYTES", help="a second, of each machine, such as 10M")
-    add("--cookies", metavar="FILE", help="cookies for YouTube, in the form that browsers' extensions export; no store")
-    add("--proxies", metavar="FILE", help="proxies, a URL a line, used in turn; one that is refused rests")
+    add(
+        "--cookies",
+        type=place,
+        metavar="FILE",
+        help="cookies for YouTube, in the form that browsers' extensions export; no store",
+    )
+    add("--proxies", type=place, metavar="FILE", help="proxies, a URL a line, used in turn; one that is refused rests")
     add(
         "--youtube_api_key",
+        type=place,
         metavar="FILE",
         help="key of YouTube's Data API, with which refresh asks 50 videos at a time",
     )
@@ -230,7 +262,12 @@ def add_build(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="where another encoder made the records: make them again, and fetch anew what has no media any more",
     )
-    add("--ffmpeg", metavar="PATH", help="another ffmpeg than the embedded one, local; another one is another encoder")
+    add(
+        "--ffmpeg",
+        type=place,
+        metavar="PATH",
+        help="another ffmpeg than the embedded one, local; another one is another encoder",
+    )
     add_clip_time_limit(add)
 
 
@@ -278,11 +315,11 @@ def options(known: argparse.Namespace, beam: tuple[str, ...], **more: Any) -> Op
     for word in beam:
         if not word.startswith("-"):
             raise FlagsError(f"unexpected argument {word!r}")
-    paths = [split_and_path(file)[1] for file in files]
-    for path in paths:
+    of_files = [split_and_path(file)[1] for file in files]
+    for path in of_files:
         _check_store("annotations", path)
-    media_root = _media_root(known.media_root, paths[0])
-    name = known.name or _default_name(known.dataset, paths[0])
+    media_root = _media_root(known.media_root, of_files[0])
+    name = known.name or _default_name(known.dataset, of_files[0])
     check_name("--name", name)
     for flag in ("cookies", "proxies", "youtube_api_key"):
         _check_secret(flag, getattr(known, flag, None))

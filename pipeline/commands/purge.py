@@ -31,7 +31,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     flags.add_output(parser)
     add = parser.add_argument
-    add("--clips", required=True, metavar="FILE", help=f"ids of the clips, one a line: {flags.ANYWHERE}")
+    add(
+        "--clips",
+        required=True,
+        type=flags.place,
+        metavar="FILE",
+        help=f"ids of the clips, one a line: {flags.ANYWHERE}",
+    )
     add("--reason", required=True, metavar="TEXT", help="for the tombstones and the manifests")
     add(
         "--overlapping",
@@ -45,8 +51,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="which stored media are decoded in the end: all, or those of the clips' sources (default: %(default)s)",
     )
-    add("--workdirs", default="", metavar="DIR,...", help="of training runs: their pictures of batches go")
-    add("--reports", default="", metavar="FILE,...", help="reports that were written elsewhere: they go")
+    add(
+        "--workdirs",
+        type=flags.places,
+        default="",
+        metavar="DIR,...",
+        help="of training runs: their pictures of batches go",
+    )
+    add(
+        "--reports",
+        type=flags.places,
+        default="",
+        metavar="FILE,...",
+        help="reports that were written elsewhere: they go",
+    )
     add("--yes", action="store_true", help="do it; without it nothing is changed")
     add("--take_over", action="store_true", help="from a writer that crashed")
     add("--json", action="store_true", help="print what was found and done as JSON, for machines")
@@ -75,8 +93,8 @@ def run(known: argparse.Namespace, beam: tuple[str, ...]) -> int:
         take_over=known.take_over,
         drop_overlapping=known.overlapping == "drop",
         every_source=known.search == "all",
-        workdirs=tuple(filter(None, known.workdirs.split(","))),
-        reports=tuple(filter(None, known.reports.split(","))),
+        workdirs=known.workdirs,
+        reports=known.reports,
     )
     try:
         found, proof = purge.purge(options)

@@ -35,7 +35,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def path(text: str) -> str:
     """A path that stays the same wherever it is used."""
     try:
-        return flags.absolute(text)
+        return flags.absolute(flags.place(text))
     except storage.UnknownStoreError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -38,7 +38,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="check the digests of fetched media too (default: %(default)s)",
     )
     add("--repair", action="store_true", help="rebuild the shards that are damaged")
-    add("--ffmpeg", metavar="PATH", help="the ffmpeg that began the dataset, where that is not the embedded one; local")
+    add(
+        "--ffmpeg",
+        type=flags.place,
+        metavar="PATH",
+        help="the ffmpeg that began the dataset, where that is not the embedded one; local",
+    )
     add("--take_over", action="store_true", help="from a writer that crashed")
     add("--json", action="store_true", help="print what was found as JSON, for machines")
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import pathlib
 
 from mbt.train.commands import flags
 
@@ -26,7 +25,7 @@ examples:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     parser.add_argument("models", nargs="+", metavar="[NAME=]RUN_OR_CSV", help="the models; two or more")
-    parser.add_argument("--plot", type=pathlib.Path, metavar="PNG", help="draw them")
+    parser.add_argument("--plot", type=flags.path, metavar="PNG", help="draw them")
     parser.add_argument("--classes", type=int, default=30, metavar="N", help="how many to draw in a panel; default: 30")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -42,15 +41,15 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.classes < 1:
         raise UsageError(f"--classes={args.classes}: must be positive")
     found = comparison.read(args.models)
+    if args.json:
+        print(json.dumps({"classes": len(found.labels), "models": found.rows()}), flush=True)
+    else:
+        print(_to_text(found.rows(), len(found.labels)), flush=True)
     if args.plot:
         try:
             comparison.draw(found, args.plot, args.classes)
         except OSError as error:
             raise UsageError(f"--plot={args.plot}: cannot be written: {error.strerror}") from error
-    if args.json:
-        print(json.dumps({"classes": len(found.labels), "models": found.rows()}))
-    else:
-        print(_to_text(found.rows(), len(found.labels)))
 
 
 def _to_text(rows: list[dict], classes: int) -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import pathlib
 
 from mbt.train.commands import flags
 
@@ -11,8 +10,9 @@ HELP = "count a model's parameters, operations and memory"
 
 DESCRIPTION = """\
 Prints what the model of a config costs for one clip: parameters, multiply-accumulates of the forward pass (half of
-the operations in XLA's cost analysis; and of matrix products alone), and the memory that it keeps for the backward
-pass with XLA's attention. Needs no dataset; where the config leaves the number of classes to it, 527 are taken.
+the operations in XLA's cost analysis; and of matrix products alone), and the memory that it keeps of one more clip for
+the backward pass, with XLA's attention and with cuDNN's, which keeps no weights. Needs no dataset; where the config
+leaves the number of classes to it, 527 are taken.
 
 examples:
   mbt-train cost --config=audioset_mini
@@ -28,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     flags.add_config(parser)
     parser.add_argument("--sweep", choices=["fusion_layer"], help="a table over L_f")
-    parser.add_argument("--plot", type=pathlib.Path, metavar="PNG", help="draws the sweep")
+    parser.add_argument("--plot", type=flags.path, metavar="PNG", help="draws the sweep")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

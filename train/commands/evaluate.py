@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import pathlib
 
 from mbt.train.commands import flags, printing
 
@@ -33,8 +32,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_workdir(parser)
     parser.add_argument("--split", help="of the snapshot; default: the config's data.eval_split")
     parser.add_argument("--views", type=int, help="windows per clip; default: the config's data.views")
-    parser.add_argument("--data_root", metavar="ROOT", help="folder of the dataset, where it has moved")
-    parser.add_argument("--clips", type=pathlib.Path, metavar="FILE", help="evaluate only on these clips")
+    flags.add_data_root(parser, "where it has moved")
+    parser.add_argument("--clips", type=flags.path, metavar="FILE", help="evaluate only on these clips")
     parser.add_argument("--allow_missing", action="store_true", help="even if the snapshot lacks some of --clips")
     flags.add_best(parser)
     flags.add_processes(parser)
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     flags.refuse_others(overrides)
     from mbt.train import evaluation
 
-    result = evaluation.evaluate(
+    evaluation.evaluate(
         args.workdir,
         split=args.split,
         views=args.views,
@@ -55,8 +54,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         allow_missing=args.allow_missing,
         best=args.best,
         processes=flags.processes_of(args),
+        tell=_print_json if args.json else printing.print_table,
     )
-    if args.json and result:
-        print(json.dumps(result))
-    else:
-        printing.print_table(result)
+
+
+def _print_json(scores: dict) -> None:
+    print(json.dumps(scores), flush=True)

@@ -3,24 +3,40 @@
 import argparse
 import pathlib
 
+from mbt.schemas import paths
 from mbt.train.errors import UsageError
 from mbt.train.rendezvous import TIMEOUT_S, Processes
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """`--config`."""
-    parser.add_argument("--config", required=True, metavar="FILE_OR_NAME", help="e.g. demo, or my_config.py")
+    parser.add_argument("--config", required=True, type=root, metavar="FILE_OR_NAME", help="e.g. demo, or my_config.py")
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
     """`--workdir`."""
-    parser.add_argument("--workdir", required=True, type=_folder, metavar="DIR", help="folder of the run")
+    parser.add_argument("--workdir", required=True, type=path, metavar="DIR", help="folder of the run")
 
 
-def _folder(text: str) -> pathlib.Path:
-    if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text} is no folder; give one on a disk, or on one that all machines share")
-    return pathlib.Path(text)
+def path(text: str) -> pathlib.Path:
+    """The type of a flag that names a file or folder on this machine."""
+    try:
+        return paths.local(text)
+    except paths.PathError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def root(text: str) -> str:
+    """The type of a flag that names a place on this machine or in an object store."""
+    try:
+        return paths.anywhere(text)
+    except paths.PathError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def add_data_root(parser: argparse.ArgumentParser, why: str) -> None:
+    """`--data_root`."""
+    parser.add_argument("--data_root", type=root, metavar="ROOT", help=f"folder of the dataset, {why}")
 
 
 def add_best(parser: argparse.ArgumentParser) -> None:

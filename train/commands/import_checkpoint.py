@@ -1,7 +1,6 @@
 """`mbt-train import`: makes a run of a checkpoint that Scenic released."""
 
 import argparse
-import pathlib
 
 from mbt.train.commands import flags, printing
 
@@ -23,7 +22,7 @@ The dataset's labels must stand in the order of the checkpoint's classes.
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
-    parser.add_argument("--checkpoint", required=True, type=pathlib.Path, metavar="FILE", help="Scenic's checkpoint")
+    parser.add_argument("--checkpoint", required=True, type=flags.path, metavar="FILE", help="Scenic's checkpoint")
     flags.add_config(parser)
     flags.add_workdir(parser)
 

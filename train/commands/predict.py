@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import pathlib
 import sys
 
 from mbt.train.commands import flags
@@ -35,8 +34,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="where the clips begin; default: 0")
     parser.add_argument("--end", type=float, metavar="SECONDS", help="where they end; default: the end of the file")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to name; default: 5")
-    parser.add_argument("--rollout", type=pathlib.Path, metavar="PNG", help="draw the attention over the one clip")
-    parser.add_argument("--data_root", metavar="ROOT", help="folder of the dataset, for a run without labels.json")
+    parser.add_argument("--rollout", type=flags.path, metavar="PNG", help="draw the attention over the one clip")
+    flags.add_data_root(parser, "for a run without labels.json")
     flags.add_best(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -11,7 +11,7 @@ HELP = "train the models of one of the paper's ablations, and draw its figure"
 # Kept here, too, so that --help and a wrong name need no imports; a test holds both lists together.
 SWEEPS = (
     *("fig3_fusion_layer", "bottlenecks", "fig4_span", "fig5_data"),
-    *("fig7_sharing", "fig8_async", "modality_mixup", "backbone"),
+    *("fig7_sharing", "fig8_async", "modality_mixup", "backbone", "initialisation", "update", "datasets"),
 )
 
 DESCRIPTION = """\
@@ -21,11 +21,14 @@ figure of the scores, mean and standard deviation. Run again, the same command g
   fig3_fusion_layer  bottlenecks and cross-attention over L_f, and what they cost
   bottlenecks        over the number of bottleneck tokens
   fig4_span          audio, visual and fused over the window t
-  fig5_data          audio, visual and fused over the share of the training clips
-  fig7_sharing       one set of weights against two, over L_f
+  fig5_data          audio, visual and fused over the number of training clips; of audioset_500k
+  fig7_sharing       one set of weights in all layers against two, over L_f
   fig8_async         windows that begin together against independent ones, over t
   modality_mixup     mixup against modality mixup
   backbone           ViT-S, ViT-B, ViT-L; with --config.init.vit=DIR/{size}.npz each from its own weights
+  initialisation     from no weights and from those of --config.init.vit=DIR/{weights}.npz
+  update             bottlenecks updated by all modalities at once, or by one after the other
+  datasets           mid against late fusion; with --config.data.root=DIR/{config} the dataset of each protocol
 
 examples:
   mbt-train sweep modality_mixup --workdir=sweeps --config.data.root=ROOT --config.init.vit=VIT_B_16.npz
@@ -50,7 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     parser.add_argument("name", choices=SWEEPS, metavar="NAME", help="one of those above")
     flags.add_workdir(parser)
-    parser.add_argument("--config", default="audioset_mini", metavar="FILE_OR_NAME", help="default: audioset_mini")
+    parser.add_argument("--config", type=flags.root, metavar="FILE_OR_NAME", help="default: audioset_mini, or as above")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model; default: 3")
     parser.add_argument("--score", help="of the figure; default: map, top1 or top1_action, by the loss and heads")
     mode = parser.add_mutually_exclusive_group()

@@ -61,11 +61,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     from mbt.train import profile
     from mbt.train import run as run_lib
 
-    result = run_lib.train(
+    run_lib.train(
         args.config,
         overrides,
         args.workdir,
         profile=profile.parse(args.profile_steps) if args.profile_steps else None,
         processes=flags.processes_of(args),
+        tell=printing.print_table,
     )
-    printing.print_table(result)

@@ -6,7 +6,7 @@ ROOT is made with `mbt-data build --dataset=audioset`; VIT_B_16.npz is a ViT-B/1
 which the result is unknown.
 
 Expected time: unknown. Expected result: 43.9 mAP (audio and video, modality mixup; 42.6 with plain mixup), from 20,361
-clips for training and 18,589 for the test. Audio alone, video alone: unknown.
+clips for training and 18,589 for the test. Audio alone 31.3, video alone 27.7.
 """
 
 from mbt.train.protocols import paper

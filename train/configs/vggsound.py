@@ -4,7 +4,7 @@
 
 ROOT is made with `mbt-data build --dataset=vggsound`; the paper had 172,427 clips for training and 14,448 for the test.
 
-Expected time: unknown. Expected result (top-1, top-5): unknown. Guess: 50 epochs, as the paper says of training in
+Expected time: unknown. Expected result (top-1, top-5): 64.1, 85.6. Guess: 50 epochs, as the paper says of training in
 general.
 """
 

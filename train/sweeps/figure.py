@@ -12,22 +12,37 @@ from mbt.train.sweeps.runs import Run
 
 NAMES = {"map": "mAP", "top1": "top-1", "top5": "top-5", "top1_action": "top-1, action"}
 MARKS = "os^Dv"
+# The paper's main metric for the labels of a dataset (section 4.1): the first of these that a result has.
+MAIN = ("top1_action", "top1", "map")
 
 
-def summarise(runs: list[Run], score: str) -> list[dict]:
+def summarise(runs: list[Run], score: str | None) -> list[dict]:
     """A row for each point that has a finished run: mean and standard deviation (of the sample; 0 for one run).
+
+    Args:
+      runs: of the sweep.
+      score: of the results; None for the main one of each.
 
     Raises:
       UsageError: the results have no such score.
     """
     rows = []
     for point, group in itertools.groupby(runs, key=lambda run: run.point):
-        values = [_score(result, score) for run in group if (result := run.result())]
+        values = [_score(result, score or _main(result)) for run in group if (result := run.result())]
         if values:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             row = {"line": point.line, "x": point.x, "runs": len(values)}
             rows.append(row | {"mean": statistics.fmean(values), "stddev": spread})
     return rows
+
+
+def main_scores(runs: list[Run]) -> str:
+    """The main score of the results; several datasets may have several."""
+    return ", ".join(dict.fromkeys(_main(result) for run in runs if (result := run.result())))
+
+
+def _main(result: dict) -> str:
+    return next((name for name in MAIN if name in result), MAIN[-1])
 
 
 def to_table(rows: list[dict], score: str) -> str:
@@ -80,7 +95,7 @@ def _lines(axis, ablation: Ablation, rows: list[dict]) -> None:
         x, mean, spread = zip(*((row["x"], row["mean"], row["stddev"]) for row in group), strict=True)
         axis.errorbar(x, mean, spread, label=line.replace("_", " "), marker=mark, capsize=3)
     if ablation.log_x:
-        axis.set_xscale("log", base=2)
+        axis.set_xscale("log", base=ablation.log_x)
     ticks = sorted({row["x"] for row in rows})
     axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
     axis.minorticks_off()
@@ -89,8 +104,17 @@ def _lines(axis, ablation: Ablation, rows: list[dict]) -> None:
 
 
 def _bars(axis, rows: list[dict]) -> None:
-    words = [row["x"] for row in rows]
-    axis.bar(words, [row["mean"] for row in rows], 0.5, yerr=[row["stddev"] for row in rows], capsize=4, alpha=0.7)
+    """A group for each word, with a bar for each line."""
+    words, lines = (list(dict.fromkeys(row[key] for row in rows)) for key in ("x", "line"))
+    width = 0.8 / len(lines) if len(lines) > 1 else 0.5
+    for number, line in enumerate(lines):
+        of_line = [row for row in rows if row["line"] == line]
+        places = [words.index(row["x"]) + (number - (len(lines) - 1) / 2) * width for row in of_line]
+        heights, spreads = ([row[key] for row in of_line] for key in ("mean", "stddev"))
+        axis.bar(places, heights, width, yerr=spreads, capsize=4, alpha=0.7, label=line)
+    axis.set_xticks(range(len(words)), words)
+    if len(lines) > 1:
+        axis.legend(frameon=False)
 
 
 def _score(result: dict, score: str) -> float:

@@ -66,26 +66,50 @@ def plan(ablation: Ablation, config_name: str, overrides: list[str], folder: pat
     config_lib.check(given)
     if len(given.modalities) == 1:
         raise UsageError(f"config.modalities={given.modalities!r}: a sweep compares how two are fused; leave it out")
-    manifest = load_manifest(given.data.root, _snapshot(given, folder))
+    datasets = _Datasets(given.data.snapshot, folder)
     runs = []
-    for point in ablation.points(given):
+    for point in ablation.points(given, datasets.clips(given)):
+        manifest = datasets.manifest(point.changes.get("data.root", given.data.root))
         for seed in range(given.seed, given.seed + seeds):
             changes = point.changes | {"seed": seed, "data.snapshot": manifest.snapshot}
             flags = [*overrides, *(f"--config.{key}={value}" for key, value in changes.items())]
             workdir = folder / f"{point.line.replace(' ', '-')}-{_x_text(point).replace(' ', '-')}" / f"seed-{seed}"
-            words = ("train", f"--config={config_name}", f"--workdir={workdir}", *flags)
-            _check(config_name, flags, workdir, manifest)
+            name = point.config or config_name
+            words = ("train", f"--config={name}", f"--workdir={workdir}", *flags)
+            _check(name, flags, workdir, manifest)
             runs.append(Run(point=point, seed=seed, workdir=workdir, words=words))
     return runs
 
 
-def _snapshot(given: ConfigDict, folder: pathlib.Path) -> str:
-    if given.data.snapshot != "latest":
-        return given.data.snapshot
-    for path in sorted(folder.glob(f"*/*/{workdir_lib.CONFIG_FILE}")):
-        if old := workdir_lib.read_config(path.parent):
-            return old.data.snapshot
-    return "latest"
+class _Datasets:
+    """The snapshots of a sweep's datasets, by their roots: each the one that its first run began with."""
+
+    def __init__(self, snapshot: str, folder: pathlib.Path):
+        self._snapshot = snapshot
+        self._folder = folder
+        self._manifests: dict[str, Manifest] = {}
+
+    def manifest(self, root: str) -> Manifest:
+        """Of a dataset."""
+        if root not in self._manifests:
+            self._manifests[root] = load_manifest(root, self._name(root))
+        return self._manifests[root]
+
+    def clips(self, given: ConfigDict) -> int:
+        """How many a config has to train on; 1 where its root stands for several."""
+        if "{" in given.data.root:
+            return 1
+        manifest = self.manifest(given.data.root)
+        return find_split(manifest, "config.data.train_split", given.data.train_split).num_records
+
+    def _name(self, root: str) -> str:
+        if self._snapshot != "latest":
+            return self._snapshot
+        for path in sorted(self._folder.glob(f"*/*/{workdir_lib.CONFIG_FILE}")):
+            old = workdir_lib.read_config(path.parent)
+            if old and (old.data.root == root or not self._manifests):
+                return old.data.snapshot
+        return "latest"
 
 
 def _check(config_name: str, flags: list[str], workdir: pathlib.Path, manifest: Manifest) -> None:
@@ -96,6 +120,7 @@ def _check(config_name: str, flags: list[str], workdir: pathlib.Path, manifest: 
     find_split(manifest, "config.data.eval_split", given.data.eval_split)
     config = config_lib.resolve(given, manifest)
     config_lib.model_config(config)
+    config_lib.check_effects(given)
     if old := workdir_lib.read_config(workdir):
         # What a run notes beside its config, such as the dataset's version, it compares itself.
         workdir_lib.check_same_run(workdir, ConfigDict({key: old[key] for key in config if key in old}), config)

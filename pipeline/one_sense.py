@@ -1,0 +1,59 @@
+"""Media of which one sense is asked: where the other one is missing or broken, black or silence takes its place.
+
+So a sound file, or a silent film, goes the way of any film.
+"""
+
+import contextlib
+import os
+
+from mbt.pipeline import decode, ffmpeg, passes
+from mbt.pipeline.decode import Decoded
+from mbt.pipeline.reasons import UnusableError
+
+PICTURE, SOUND = "picture", "sound"
+_LIMIT_S = decode.TIME_LIMIT_S
+_NAME = "one_sense.mkv"
+# What is asked for, what stands in for the other sense, and the codecs that are tried: Matroska does not take all.
+_BLACK = ("color=c=black:s=16x16:r=25", ("-map", "1:v", "-map", "0:a", "-c:v", "rawvideo", "-pix_fmt", "yuv420p"))
+_SILENCE = ("anullsrc=r=16000:cl=mono", ("-map", "0:V", "-map", "1:a", "-c:a", "pcm_s16le"))
+_OTHER = {SOUND: _BLACK, PICTURE: _SILENCE}
+_CODECS = {SOUND: ("-c:a", ("copy", "pcm_f32le")), PICTURE: ("-c:v", ("copy", "ffv1"))}
+
+
+def decoded(path: str, start_us: int, end_us: int, *, sense: str, folder: str, program: str) -> Decoded:
+    """Decodes [start, end) of a media file, of which only one sense need be there; see `decode.decode`.
+
+    Args:
+      path: of the file.
+      start_us: in microseconds.
+      end_us: likewise.
+      sense: PICTURE or SOUND; the other one may be black, or silent.
+      folder: where a file of the same length may be made.
+      program: the ffmpeg to run.
+
+    Raises:
+      UnusableError: that sense is not there.
+      WorkerTroubleError: this machine failed, not the media.
+    """
+
+    def of(path: str) -> Decoded:
+        return decode.decode(path, start_us, end_us, program=program)
+
+    try:
+        return of(path)
+    except UnusableError as error:
+        filled = os.path.join(folder, _NAME)
+        for codec in _CODECS[sense][1]:
+            words = _words(sense, (path, filled), end_us, codec)
+            with contextlib.suppress(UnusableError):
+                if not ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=_LIMIT_S).returncode:
+                    return of(filled)
+        raise error
+
+
+def _words(sense: str, paths: tuple[str, str], end_us: int, codec: str) -> list[str]:
+    source, streams = _OTHER[sense]
+    words = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+error", "-y"]
+    words += ["-protocol_whitelist", passes.PROTOCOLS, "-format_whitelist", ",".join(passes.DEMUXERS)]
+    words += ["-i", passes.source(paths[0]), "-f", "lavfi", "-i", source, *streams, _CODECS[sense][0], codec]
+    return [*words, "-t", passes.seconds(end_us), "-shortest", "-f", "matroska", passes.source(paths[1])]
