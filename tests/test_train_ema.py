@@ -10,24 +10,35 @@ from mbt.train import ema
 pytestmark = pytest.mark.quick
 
 
-@pytest.mark.parametrize("decay", [0.5, 0.9, 0.999, 0.9999])
-def test_the_average_is_that_of_adam_and_has_nothing_of_the_start(decay):
-    """Weights d^(s-1), ..., d, 1 of what came after each step, in float64."""
+def decays(decay: float, steps: int) -> np.ndarray:
+    """d_1, ..., d_s in float64."""
+    step = np.arange(1, steps + 1, dtype=np.float64)
+    return np.minimum(decay * (1 - decay ** (step - 1)) / (1 - decay**step), (1 + step) / (10 + step))
+
+
+@pytest.mark.parametrize("decay", [0.05, 0.5, 0.9, 0.999, 0.9999])
+def test_the_average_has_nothing_of_the_start(decay):
     params = np.random.default_rng(0).normal(size=(300, 7)).astype(np.float32)
     average = ema.start(decay, jnp.full(7, 1e6))
     of_one = jax.jit(ema.update, static_argnums=0)
     for step, value in enumerate(params, 1):
         average = of_one(decay, average, jnp.asarray(value), jnp.int32(step))
         if step in (1, 2, 3, 30, 300):
-            weights = decay ** np.arange(step - 1, -1, -1, dtype=np.float64)
-            expected = (weights[:, None] * params[:step]).sum(axis=0) / weights.sum()
-            np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-5)
+            kept = decays(decay, step)
+            weights = np.array([(1 - kept[i]) * kept[i + 1 :].prod() for i in range(step)])
+            assert weights.sum() == pytest.approx(1)
+            np.testing.assert_allclose(average, weights @ params[:step], rtol=1e-4, atol=1e-5)
 
 
-def test_the_decay_of_late_steps_is_the_one_asked_for():
-    assert float(ema.corrected_decay(0.9999, jnp.int32(1))) == 0
-    assert float(ema.corrected_decay(0.9999, jnp.int32(2))) == pytest.approx(0.9999 / 1.9999, rel=1e-6)
-    assert float(ema.corrected_decay(0.9999, jnp.int32(200_000))) == pytest.approx(0.9999, abs=1e-7)
+def test_a_small_decay_is_adams_and_a_great_one_warms_up():
+    weights = 0.05 ** np.arange(29, -1, -1, dtype=np.float64)  # of p_1, ..., p_30
+    kept = decays(0.05, 30)
+    by_recursion = [(1 - kept[i]) * kept[i + 1 :].prod() for i in range(30)]
+    np.testing.assert_allclose(by_recursion, weights / weights.sum(), rtol=1e-9)
+    for step in (1, 2, 50, 200_000):
+        assert float(ema.decay_at(0.9999, jnp.int32(step))) == pytest.approx(decays(0.9999, step)[-1], abs=1e-6)
+    assert float(ema.decay_at(0.9999, jnp.int32(1))) == 0
+    assert float(ema.decay_at(0.9999, jnp.int32(200_000))) == pytest.approx(0.9999, abs=1e-7)
 
 
 def test_without_a_decay_there_is_none():
