@@ -210,7 +210,8 @@ def print_table(manifest: Manifest, results: dict[str, dict]) -> None:
     for name, result in results.items():
         # Where a clip may have several labels there is no top-1.
         scores = f"{result['top1']:7.1%}" if "top1" in result else f"{'-':>7}"
-        scores += f" {result['map']:7.3f}"
+        mean_precision = result.get("map")
+        scores += f" {'-':>7}" if mean_precision is None else f" {mean_precision:7.3f}"
         print(f"{name:12} {scores} {result['parameters']:11,} {result['seconds']:7.0f} s")
     print()
     for name, split in manifest.splits.items():

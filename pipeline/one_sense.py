@@ -17,7 +17,9 @@ _NAME = "one_sense.mkv"
 _BLACK = ("color=c=black:s=16x16:r=25", ("-map", "1:v", "-map", "0:a", "-c:v", "rawvideo", "-pix_fmt", "yuv420p"))
 _SILENCE = ("anullsrc=r=16000:cl=mono", ("-map", "0:V", "-map", "1:a", "-c:a", "pcm_s16le"))
 _OTHER = {SOUND: _BLACK, PICTURE: _SILENCE}
-_CODECS = {SOUND: ("-c:a", ("copy", "pcm_f32le")), PICTURE: ("-c:v", ("copy", "ffv1"))}
+_CODECS = {SOUND: ("-c:a", ("copy", "pcm_f32le")), PICTURE: ("-c:v", ("copy",))}
+# What is wrong with the whole file, and not with one of its streams.
+_OF_THE_FILE = ("missing", "not_media", "start_past_end", "format_not_allowed", "encrypted")
 
 
 def decoded(path: str, start_us: int, end_us: int, *, sense: str, folder: str, program: str) -> Decoded:
@@ -42,18 +44,29 @@ def decoded(path: str, start_us: int, end_us: int, *, sense: str, folder: str, p
     try:
         return of(path)
     except UnusableError as error:
+        if error.reason in _OF_THE_FILE:
+            raise
         filled = os.path.join(folder, _NAME)
         for codec in _CODECS[sense][1]:
             words = _words(sense, (path, filled), end_us, codec)
-            with contextlib.suppress(UnusableError):
-                if not ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=_LIMIT_S).returncode:
+            if _succeeds(program, words):
+                with contextlib.suppress(UnusableError):
                     return of(filled)
         raise error
+
+
+def _succeeds(program: str, words: list[str]) -> bool:
+    """Whether a film can be made; where it cannot, what was wrong with the file stands."""
+    try:
+        return not ffmpeg.run(program, words, outputs=0, byte_limit=0, time_limit_s=_LIMIT_S).returncode
+    except ffmpeg.WorkerTroubleError:
+        return False
 
 
 def _words(sense: str, paths: tuple[str, str], end_us: int, codec: str) -> list[str]:
     source, streams = _OTHER[sense]
     words = ["-hide_banner", "-nostdin", "-nostats", "-v", "level+error", "-y"]
     words += ["-protocol_whitelist", passes.PROTOCOLS, "-format_whitelist", ",".join(passes.DEMUXERS)]
+    words += ["-max_error_rate", str(passes.MAX_ERROR_RATE)]  # as decoding has it
     words += ["-i", passes.source(paths[0]), "-f", "lavfi", "-i", source, *streams, _CODECS[sense][0], codec]
     return [*words, "-t", passes.seconds(end_us), "-shortest", "-f", "matroska", passes.source(paths[1])]

@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 
+import numpy as np
 import pytest
 from train_runs import train_command, write_dataset
 
@@ -149,6 +150,10 @@ def test_what_would_have_no_effect_is_refused_of_a_new_run(root, tmp_path, capsy
     (line,) = capsys.readouterr().err.splitlines()
     assert told in line
     assert not (tmp_path / "run").exists()
+
+
+def test_numpys_floats_are_numbers(root):
+    config_lib.check(set_key(root, "optim.learning_rate", np.float64(0.1) ** 0.5))
 
 
 def test_values_that_are_kept_as_text_come_back(root):

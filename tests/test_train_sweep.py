@@ -5,6 +5,7 @@ import fcntl
 import json
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -66,7 +67,7 @@ def sweep(name: str, root: pathlib.Path, workdir: pathlib.Path, capsys, *flags: 
 
 def points(name: str, *flags: str) -> list[tuple]:
     config = config_lib.load_config(ABLATIONS[name].config, [*SEVERAL.get(name, ()), *flags])
-    return [(point.line, point.x) for point in ABLATIONS[name].points(config, 500_000)]
+    return [(point.line, point.x) for point in ABLATIONS[name].points(config, lambda: 500_000)]
 
 
 # What stands for several files or folders.
@@ -107,7 +108,7 @@ def test_places_follow_the_size_of_the_model_and_of_the_window():
     assert [x for _, x in points("fig7_sharing", "--config.model.depth=4")] == [0, 2, 4] * 2
     assert [x for _, x in points("fig8_async", "--config.data.seconds=2")] == [0.5, 1, 1.5, 2] * 2
     given = config_lib.load_config("audioset_mini", ["--config.init.vit=w/{size}.npz"])
-    backbone = ABLATIONS["backbone"].points(given, 1)
+    backbone = ABLATIONS["backbone"].points(given, lambda: 1)
     files = [(point.changes["model.fusion_layer"], point.changes["init.vit"]) for point in backbone]
     assert files == [(8, "w/vit_s.npz"), (8, "w/vit_b.npz"), (16, "w/vit_l.npz")]
 
@@ -117,11 +118,11 @@ def test_ablations_are_made_as_the_paper_made_them():
     given = config_lib.load_config("audioset_mini", SEVERAL["initialisation"])
     given.data.root = "all/{config}"
     for name in set(SWEEPS) - {"modality_mixup"}:
-        models = [point.changes for point in ABLATIONS[name].points(given, 500_000)]
+        models = [point.changes for point in ABLATIONS[name].points(given, lambda: 500_000)]
         assert all(changes["mixup.by_modality"] is False for changes in models), name
         if name in ("fig3_fusion_layer", "fig7_sharing", "bottlenecks"):
             assert {changes["data.seconds"] for changes in models} == {4}
-    sharing = [point.changes for point in ABLATIONS["fig7_sharing"].points(given, 1)]
+    sharing = [point.changes for point in ABLATIONS["fig7_sharing"].points(given, lambda: 1)]
     assert {(changes["model.fusion"], changes["model.share_before"]) for changes in sharing} == {
         ("self_attention", True),
         ("cross_attention", False),
@@ -165,7 +166,7 @@ def test_printed_commands_are_whole_runs(name, root, tmp_path, capsys):
         workdirs.add(workdir)
         models.add(config_lib.to_json(config))
     base = config_lib.load_config("demo", SMALL[1:])
-    assert len(workdirs) == len(models) == 2 * len(list(ABLATIONS[name].points(base, 8)))
+    assert len(workdirs) == len(models) == 2 * len(list(ABLATIONS[name].points(base, lambda: 8)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -237,6 +238,37 @@ def test_another_score(root, tmp_path, capsys):
     assert out.splitlines()[1].split() == ["fused", "vit_b", "1", "0.5000", "0.0000"]
     status, _, err = sweep("backbone", root, tmp_path, capsys, "--report", "--score=bleu")
     assert (status, err) == (2, "mbt-train sweep: --score=bleu: the runs have top1, map\n")
+
+
+def test_a_sweep_whose_runs_have_begun_goes_on_after_a_purge_and_from_another_run(root, tmp_path, capsys):
+    """Their configs have what the data decided, and the step of the run that they started from."""
+    source, data = tmp_path / "source", tmp_path / "data"
+    shutil.copytree(root, data)
+    model = [word for word in SMALL[1:] if "steps" not in word and "checkpoint" not in word]
+    command = ["train", "--config=demo", f"--workdir={source}", f"--config.data.root={data}", *model]
+    assert main([*command, "--config.train.steps=1"]) == 0
+    flags = ["--seeds=1", f"--config.init.source={source}", "--config.train.steps=0", "--config.train.epochs=0.5"]
+    _, out, _ = sweep("modality_mixup", data, tmp_path, capsys, *flags, "--print_commands")
+    for line in out.splitlines():
+        assert main(shlex.split(line)[1:]) == 0
+    (path,) = data.glob("snapshots/*/manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["splits"]["train"]["mel_mean"] += 0.5
+    amendment = {"time": "2026-01-01T00:00:00+00:00", "reason": "", "num_clips": 1, "shards": []}
+    manifest["amended"] = [amendment | {"old_clips_sha256": "", "new_clips_sha256": ""}]
+    path.write_text(json.dumps(manifest))
+    status, out, err = sweep("modality_mixup", data, tmp_path, capsys, *flags, "--report", "--json")
+    assert status == 0, err
+    assert json.loads(out)["finished"] == 2
+
+
+def test_a_run_without_the_score_is_left_out_of_the_report(root, tmp_path, capsys):
+    finish(tmp_path, "backbone", {("fused", "vit_b", 0): 0.25, ("fused", "vit_s", 0): 0.5})
+    result = tmp_path / "backbone" / "fused-vit_s" / "seed-0" / "result.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"map": None}))
+    status, out, err = sweep("backbone", root, tmp_path, capsys, "--report", "--score=map", "--json")
+    assert status == 0 and "fused-vit_s/seed-0: has no map, and is left out" in err
+    assert [row["x"] for row in json.loads(out)["points"]] == ["vit_b"]
 
 
 def test_fig3_has_the_costs(root, tmp_path, capsys):

@@ -15,11 +15,13 @@ import pytest
 from train_runs import fake_clip, finish, lines, train_command, wait_for_step, write_dataset
 
 from mbt.schemas.fakes import write_snapshot
-from mbt.train import class_order, init_source, loop, sharding
-from mbt.train.checkpoint import Checkpoints, newest_step
+from mbt.train import class_order, init_source, kept_scores, loop, old_configs, resuming, sharding
+from mbt.train import config as config_lib
+from mbt.train.checkpoint import Checkpoints
+from mbt.train.errors import UsageError
 from mbt.train.main import main
 from mbt.train.step import eval_params, state_shapes
-from mbt.train.workdir import read_config
+from mbt.train.workdir import checkpoint_steps, read_config
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_an_evaluation_that_is_killed_costs_no_training_and_is_made_up_for(
     monkeypatch.setattr(loop.Evaluator, "__call__", die)
     with pytest.raises(KilledError):
         main(command)
-    assert newest_step(tmp_path / "run") == kill_at
+    assert checkpoint_steps(tmp_path / "run")[-1] == kill_at
     steps = []
     monkeypatch.setattr(
         loop.Evaluator, "__call__", lambda self, state: steps.append(int(state.step)) or evaluate(self, state)
@@ -103,7 +105,7 @@ def test_killed_for_good_in_the_last_evaluation_a_run_has_its_last_step(mbt_trai
     command = train_command(root, tmp_path / "run", "--config.data.views=400", "--config.train.eval_every=0")
     process = mbt_train.listen(*command, env=dict(os.environ))
     wait_for_step(process, tmp_path / "run", 12)
-    while newest_step(tmp_path / "run") != 12:
+    while checkpoint_steps(tmp_path / "run")[-1:] != [12]:
         assert process.poll() is None
     process.kill()
     assert finish(process)[0] == -signal.SIGKILL
@@ -159,7 +161,7 @@ def test_a_run_starts_from_the_weights_of_another(root, finished, tmp_path, caps
     line = said(capsys, train_command(root, tmp_path / "other", "--config.init.source=absent"))
     assert "config.init.source=absent: " in line and "no checkpoint of a run there" in line
     line = said(capsys, train_command(root, tmp_path / "other", f"--config.init.source={finished}@7"))
-    assert "7" in line
+    assert line.endswith("no checkpoint of step 7 there; it has those of 4, 10, 12") and "damaged" not in line
     line = said(
         capsys, train_command(root, tmp_path / "other", f"--config.init.source={finished}", "--config.model.depth=3")
     )
@@ -206,3 +208,92 @@ def test_another_order_of_classes_is_noticed():
     assert class_order.is_another(right[:, random.permutation(40)], labels)
     assert not class_order.is_another(random.normal(size=(400, 40)), labels)  # it knows nothing
     assert not class_order.is_another(right[:3], labels[:3])
+
+
+def test_a_closed_pipe_keeps_no_scores_back(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = "import sys; from mbt.train.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "evaluate", f"--workdir={tmp_path / 'run'}"]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert ended.returncode == 1 and "Broken pipe" in ended.stderr
+    assert json.loads((tmp_path / "run" / "evaluations" / "test-2views.json").read_text())["clips"] == 4
+
+
+def test_an_evaluation_needs_no_training_split(root, finished, tmp_path, capsys):
+    shutil.copytree(root, tmp_path / "data")
+    for path in (tmp_path / "data" / "shards").glob("train*"):
+        path.unlink()
+    shutil.copytree(finished, tmp_path / "run")
+    assert main(["evaluate", f"--workdir={tmp_path / 'run'}", f"--data_root={tmp_path / 'data'}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["clips"] == 4
+
+
+def test_classes_that_were_never_shown_are_named(finished, tmp_path, capsys):
+    clips = [fake_clip(number) for number in range(6)]
+    write_snapshot(tmp_path / "data", {"train": clips[:2], "test": clips}, ("a", "b", "c"))
+    assert main(train_command(tmp_path / "data", tmp_path / "run", "--config.train.steps=1")) == 0
+    capsys.readouterr()
+    assert main(["evaluate", f"--workdir={tmp_path / 'run'}"]) == 0
+    assert "1 of the classes that split test has clips of have no clip in split train: c" in capsys.readouterr().err
+
+
+def test_what_an_older_version_did_otherwise_is_said_once(root, tmp_path, capsys):
+    command = train_command(root, tmp_path / "run", "--config.train.steps=1", "--config.optim.ema=0.5")
+    assert main(command) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    del config["optim"]["clip"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "run" / "result.json").unlink()
+    for is_first in (True, False):
+        capsys.readouterr()
+        assert main(command) == 0
+        told = capsys.readouterr().err
+        for what in (
+            "weight decay spares the biases of queries",
+            "the moving average gives the parameters at the start",
+        ):
+            assert (f"begun with an older version; from here on {what}" in told) == is_first
+        (tmp_path / "run" / "result.json").unlink()
+
+
+def test_a_lower_batch_of_an_older_protocol_goes_on(root, tmp_path, capsys):
+    """The protocol has parts and groups now that would not divide it."""
+    flags = [f"--config.data.root={root}", "--config.train.batch_size=8", "--config.data.train_split=train"]
+    given = config_lib.load_config("scenic_audioset_mini", [*flags, "--config.data.eval_split=test"])
+    old = given.copy_and_resolve_references()
+    old.update_from_flattened_dict(old_configs.CHANGED["scenic_audioset_mini"])
+    with pytest.raises(UsageError, match=r"train\.accumulate"):
+        config_lib.check(given)
+    for name in ("scenic_audioset_mini", str(config_lib.CONFIGS_FOLDER / "scenic_audioset_mini.py")):
+        goes_on = resuming.resumed(name, given, old)
+        config_lib.check(goes_on)
+        assert config_lib.differences(old, goes_on) == []
+    assert "this run goes on with optim.clip=batch, as it began" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")])
+def test_a_machine_that_fails_is_not_a_damaged_checkpoint(finished, capsys, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    with contextlib.closing(Checkpoints(finished)) as checkpoints:
+        monkeypatch.setattr(type(checkpoints._manager), "restore", fail)
+    assert main(["evaluate", f"--workdir={finished}"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot be restored here: " in line and "delete" not in line
+
+
+def test_a_score_that_no_class_has_is_no_evaluation_that_is_owed(tmp_path):
+    state = {"map": None, "clips": 3}
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    kept_scores.write(tmp_path / "checkpoints" / "4", state)
+    assert kept_scores.are_there(tmp_path / "checkpoints" / "4")
+    assert kept_scores.read(tmp_path / "checkpoints" / "4", "map") is None
+    assert [path.name for path in (tmp_path / "checkpoints" / "4").iterdir()] == [kept_scores.FILE]
+    data = (tmp_path / "checkpoints" / "4" / kept_scores.FILE).read_bytes()
+    (tmp_path / "checkpoints" / "4" / kept_scores.FILE).write_bytes(data.replace(b"3", b"7"))
+    assert not kept_scores.are_there(tmp_path / "checkpoints" / "4")

@@ -17,8 +17,8 @@ from mbt.train import digests, distributed, kept_scores
 from mbt.train.errors import RunError, UsageError
 from mbt.train.scores import Scores
 from mbt.train.step import State, state_shapes
+from mbt.train.workdir import CHECKPOINTS_FOLDER
 
-FOLDER = "checkpoints"
 KEPT = 2
 ITEM = "default"  # Orbax's name for what is saved without one
 
@@ -37,7 +37,7 @@ class Checkpoints:
           writes: whether this is the run itself. Another reader must leave alone what the run is writing.
           best: score of which the greatest is kept; "" to keep the newest alone.
         """
-        self._folder = workdir.resolve() / FOLDER
+        self._folder = workdir.resolve() / CHECKPOINTS_FOLDER
         self._best = best
         self._writes = writes
         self._settled: int | None = None  # step of the checkpoint that no power cut undoes any more
@@ -98,7 +98,7 @@ class Checkpoints:
 
     def has_scores(self, step: int) -> bool:
         """Whether there is nothing to note of a step any more."""
-        return not self._best or kept_scores.read(self._folder / str(step), self._best) is not None
+        return not self._best or kept_scores.are_there(self._folder / str(step))
 
     def check(self) -> None:
         """Raises RunError where the checkpoint that was being written has failed."""
@@ -112,6 +112,7 @@ class Checkpoints:
 
         Raises:
           UsageError: there is none, or it is damaged, or of another model.
+          RunError: it is these machines that fail: memory, or one of them.
         """
         step = self.latest() if step is None else step
         if step is None:
@@ -123,6 +124,10 @@ class Checkpoints:
             return self._manager.restore(step, args=_Restore(like))
         except UsageError:
             raise
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            raise RunError(
+                f"checkpoint {self._folder / str(step)} cannot be restored here: {_reason(error)}"
+            ) from error
         except Exception as error:  # Orbax raises anything, even bare ones, for what of its files is missing or damaged
             raise UsageError(self._damaged(step, error)) from error
 
@@ -130,8 +135,7 @@ class Checkpoints:
         """What to do. Nothing is passed over unasked: what cannot be read may be whole on a disk that comes back."""
         others = [other for other in self._manager.all_steps() if other != step]
         rest = f"the run goes on from step {max(others)}" if others else "the run begins again"
-        reason = " ".join(str(error).split("[")[0].split())[:200]
-        return f"checkpoint {self._folder / str(step)} is damaged ({reason}); delete that folder, and {rest}"
+        return f"checkpoint {self._folder / str(step)} is damaged ({_reason(error)}); delete that folder, and {rest}"
 
     def close(self) -> None:
         """Waits until what was begun is whole, and ends Orbax's threads.
@@ -208,13 +212,6 @@ class _Restore(ocp.args.StandardRestore):
     """What that handler restores."""
 
 
-def newest_step(workdir: pathlib.Path) -> int | None:
-    """Step of the newest whole checkpoint of a run that may still be written; None where there is none."""
-    folder = workdir / FOLDER
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return max((int(name) for name in names if name.isdigit()), default=None)
-
-
 def restored(workdir: pathlib.Path, config: ConfigDict, mesh: jax.sharding.Mesh, *, best: bool = False) -> State:
     """A state of a run, to ask it something: the newest, or the one with the best score. All hosts get the same.
 
@@ -228,6 +225,10 @@ def restored(workdir: pathlib.Path, config: ConfigDict, mesh: jax.sharding.Mesh,
         if step is None:
             raise UsageError(f"--workdir={workdir}: no checkpoint there yet")
         return checkpoints.restore(state_shapes(config, mesh), step)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split("[")[0].split())[:200] or type(error).__name__
 
 
 def _form(tree) -> dict[str, tuple]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mbt.schemas import paths
 from mbt.train import class_report
 from mbt.train.class_report import ClassReport
 from mbt.train.errors import UsageError
@@ -73,7 +74,10 @@ def read(sources: Sequence[str]) -> Comparison:
 
 def _find(source: str) -> tuple[str, pathlib.Path]:
     name, equals, given = source.partition("=")
-    path = pathlib.Path(given if equals else source)
+    try:
+        path = paths.local(given if equals else source)
+    except paths.PathError as error:
+        raise UsageError(str(error)) from error
     if path.is_file():
         return name if equals else path.stem, path
     reports = sorted((path / EVALUATIONS_FOLDER).glob("*.csv"))

@@ -190,17 +190,32 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS_FOLDER.glob("*.py") if path.stem != "__init__")
 
 
+def own_name(name: str) -> str:
+    """The name of a config that comes with the package, by its name or its path; any other as it is."""
+    path = pathlib.Path(name)
+    return path.stem if path.suffix == ".py" and path.absolute().parent == CONFIGS_FOLDER.absolute() else name
+
+
 def check(config: ConfigDict) -> None:
     """Cross-checks the values of a config.
 
     Raises:
       UsageError: naming the first wrong key.
     """
-    for key, rule in value_types.wrong(_flat(config), _flat(default_config())):
-        raise UsageError(f"config.{key}={_shown(config, key)}: must be {rule}")
+    check_types(config)
     for key, holds, rule in rules(config):
         if not holds:
             raise UsageError(f"config.{key}={_shown(config, key)}: must be {rule}")
+
+
+def check_types(config: ConfigDict) -> None:
+    """Refuses values of other types than the defaults'.
+
+    Raises:
+      UsageError: naming the first wrong key.
+    """
+    for key, rule in value_types.wrong(_flat(config), _flat(default_config())):
+        raise UsageError(f"config.{key}={_shown(config, key)}: must be {rule}")
 
 
 def check_effects(config: ConfigDict) -> None:

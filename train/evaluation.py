@@ -87,12 +87,14 @@ def evaluate(
         report = _by_class(config, manifest, predictions)
         if not _is_first():
             return {}
-        tell(result)
+        try:
+            tell(result)
+        finally:  # a pipe that is closed must not keep the files back, as a full disk must not keep back the scores
+            _write(workdir / EVALUATIONS_FOLDER, file_name, result, report)
         for line in _remarks(config, manifest, split, report):
             print(line, file=sys.stderr)
         if step == 0 and class_order.is_another(predictions.logits, predictions.labels):
             print(OTHER_ORDER, file=sys.stderr)
-        _write(workdir / EVALUATIONS_FOLDER, file_name, result, report)
         return result
 
 
@@ -142,11 +144,17 @@ def _remarks(config: ConfigDict, manifest: Manifest, split: str, report: class_r
 
 
 def _untrained(config: ConfigDict, manifest: Manifest, report: class_report.ClassReport) -> list[str]:
-    """Classes that are asked of the model and that it was never shown; of a dataset on a disk, where that is cheap."""
+    """Classes that are asked of the model and that it was never shown.
+
+    None where that cannot be told, or not cheaply: of a dataset in an object store, or without the split's indices.
+    """
     split = manifest.splits.get(config.data.train_split)
     if split is None or not split.num_records or storage.is_remote(config.data.root):
         return []
-    _, labels = Records(config.data.root, split).label_pairs()
+    try:
+        _, labels = Records(config.data.root, split).label_pairs()
+    except (RunError, OSError):
+        return []
     shown = np.bincount(labels, minlength=len(report.labels)) > 0
     return [
         label

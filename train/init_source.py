@@ -5,49 +5,19 @@ step begin anew.
 """
 
 import contextlib
-import pathlib
-import re
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from mbt.train import ema, sharding
-from mbt.train.checkpoint import Checkpoints, newest_step
+from mbt.train import ema, sharding, source_run
+from mbt.train.checkpoint import Checkpoints
 from mbt.train.errors import UsageError
 from mbt.train.step import State, eval_params, init_state, state_shapes
 from mbt.train.workdir import read_run
 
-_STEP = re.compile(r"@(\d+)$")
 # Parameters that are of the classes, not of what is seen and heard: a run of other classes begins with its own.
 OF_CLASSES = ("head/kernel", "head/bias")
-
-
-def parse(source: str) -> tuple[pathlib.Path, int | None]:
-    """The workdir and the step that a source names; None for the newest."""
-    found = _STEP.search(source)
-    return pathlib.Path(source[: found.start()] if found else source), int(found[1]) if found else None
-
-
-def frozen(source: str, before: str = "") -> str:
-    """A source as RUN@STEP, wherever the command is run from and however the other run goes on.
-
-    Args:
-      source: as given.
-      before: what a run that goes on began with; "" for a new one.
-
-    Raises:
-      UsageError: RUN has no checkpoint.
-    """
-    workdir, step = parse(source)
-    if before:
-        first_workdir, first_step = parse(before)
-        if workdir.absolute() == first_workdir and step in (None, first_step):
-            return before
-    step = newest_step(workdir) if step is None else step
-    if step is None:
-        raise UsageError(f"config.init.source={source}: no checkpoint of a run there")
-    return f"{workdir.absolute()}@{step}"
 
 
 def first_state(config: ConfigDict, mesh: jax.sharding.Mesh) -> State:
@@ -69,7 +39,7 @@ def read(source: str, mesh: jax.sharding.Mesh) -> State:
     Raises:
       UsageError: there is none, or it is damaged.
     """
-    workdir, step = parse(source)
+    workdir, step = source_run.parse(source)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         return checkpoints.restore(state_shapes(read_run(workdir), mesh), step)
 

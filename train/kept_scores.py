@@ -19,23 +19,32 @@ def write(folder: pathlib.Path, scores: dict) -> None:
     Raises:
       OSError: they cannot be written.
     """
-    text = json.dumps(scores)
-    durable.write(folder / FILE, json.dumps({"scores": scores, "crc32c": _digest(text)}).encode())
+    data = json.dumps({"scores": scores, "crc32c": _digest(json.dumps(scores))}).encode()
+    # Not unfinished beside the checkpoint: another process may be flushing all that is in its folder.
+    durable.write(folder / FILE, data, folder.parent.parent / f"{FILE}.tmp")
+
+
+def are_there(folder: pathlib.Path) -> bool:
+    """Whether the checkpoint in a folder has any, be they numbers or not."""
+    return _all(folder) is not None
 
 
 def read(folder: pathlib.Path, name: str) -> float | None:
     """One of them; None where the checkpoint has none that is a number."""
+    value = (_all(folder) or {}).get(name)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _all(folder: pathlib.Path) -> dict | None:
+    """What was noted and is as it was written; None where there is nothing."""
     for path, is_ours in ((folder / FILE, True), (folder.joinpath(*_OF_ORBAX), False)):
         try:
             found = own_json.parse(path.read_bytes())
             scores = found["scores"] if is_ours else found
-            if is_ours and found["crc32c"] != _digest(json.dumps(scores)):
-                continue
-            value = scores[name]
+            if isinstance(scores, dict) and (not is_ours or found["crc32c"] == _digest(json.dumps(scores))):
+                return scores
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if isinstance(value, int | float) and math.isfinite(value):
-            return float(value)
     return None
 
 

@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 from mbt.schemas.manifest import Manifest
 from mbt.train import config as config_lib
 from mbt.train import labels as labels_lib
-from mbt.train import old_configs, preflight
+from mbt.train import preflight, source_run
 from mbt.train import workdir as workdir_lib
 from mbt.train.clips import open_share
 from mbt.train.profile import Steps
 from mbt.train.rendezvous import Processes
+from mbt.train.resuming import resumed
 from mbt.train.snapshot import Records, find_split, load_manifest, open_records
 
 
@@ -43,19 +44,20 @@ def train(
       The result, which is also in `result.json`; only of the first process.
     """
     given = config_lib.load_config(config_name, overrides)
-    config_lib.check(given)
-    preflight.check_best(given)
+    config_lib.check_types(given)
     old = workdir_lib.read_config(workdir)
     if old is not None:
-        given = _resumed(config_name, given, old)
+        given = resumed(config_name, given, old)
+    config_lib.check(given)
+    preflight.check_best(given)
     manifest = _manifest_for(given, old)
     find_split(manifest, "config.data.train_split", given.data.train_split)
     if old is None:
         config_lib.check_effects(given)
     config = config_lib.resolve(given, manifest)
     config_lib.model_config(config)  # refuses a model that cannot be
-    if config.init.source:
-        config.init.source = _frozen_source(config, old)
+    if old is None and config.init.source:
+        config.init.source = source_run.frozen(config.init.source)
     preflight.freeze_dataset(config, manifest)
     if old is not None:
         preflight.check_dataset(old, config.dataset, config.data.root, same_snapshot=True)
@@ -65,6 +67,8 @@ def train(
         print(f"{workdir}: already trained; delete it or give another --workdir to train again", file=sys.stderr)
         tell(result)
         return result
+    if old is not None:
+        _tell_mended(workdir, old)
     train_records = open_records(config, manifest, "config.data.train_split", config.data.train_split)
     if config.data.share < 1:
         train_records = open_share(config.data.root, manifest.splits[config.data.train_split], config.data.share)
@@ -78,20 +82,25 @@ def train(
         with _held(workdir, config, manifest.labels):
             result = _run(config, workdir, train_records, eval_records, profile)
             if result:
-                tell(result)
-                workdir_lib.write_json(workdir / workdir_lib.RESULT_FILE, result)
+                try:
+                    tell(result)
+                finally:  # nor must a pipe that is closed
+                    workdir_lib.write_json(workdir / workdir_lib.RESULT_FILE, result)
             return result
 
 
-def _resumed(config_name: str, given: ConfigDict, old: ConfigDict) -> ConfigDict:
-    """The config for a run that goes on, perhaps one of an older version."""
-    given, kept = old_configs.resumed(given, old, config_lib.default_config())
-    if changed := old_configs.CHANGED.get(config_name):
-        given, more = old_configs.resumed(given, old, config_lib.load_config(config_name, []), changed)
-        kept += more
-    for key in kept:
-        print(f"this run goes on with {key}={config_lib.value_of(given, key)}, as it began", file=sys.stderr)
-    return config_lib.as_decided(given, old)
+def _tell_mended(workdir: pathlib.Path, old: ConfigDict) -> None:
+    """Says once what this version computes otherwise than the one that began the run; nobody wants a fault back."""
+    if not workdir_lib.began_without(workdir, "optim.clip"):
+        return
+    mended = {
+        "weight decay spares the biases of queries, keys and values": old.optim.name == "adamw"
+        and old.optim.weight_decay > 0,
+        "the moving average gives the parameters at the start no part": old.optim.ema > 0,
+        "one view of a clip is its middle, not its beginning": old.data.views == 1,
+    }
+    for what in (what for what, concerns in mended.items() if concerns):
+        print(f"this run was begun with an older version; from here on {what}", file=sys.stderr)
 
 
 def _tell_purged(old: ConfigDict, config: ConfigDict, manifest: Manifest) -> None:
@@ -103,13 +112,6 @@ def _tell_purged(old: ConfigDict, config: ConfigDict, manifest: Manifest) -> Non
             "that are left, in another order",
             file=sys.stderr,
         )
-
-
-def _frozen_source(config: ConfigDict, old: ConfigDict | None) -> str:
-    """The run and the step that this one starts from, or started from."""
-    from mbt.train import init_source
-
-    return init_source.frozen(config.init.source, "" if old is None else old.init.source)
 
 
 def _joined(
@@ -128,19 +130,17 @@ def _joined(
 
 def _to_go_on(workdir: pathlib.Path) -> str:
     """What to do after a process was lost."""
-    from mbt.train.checkpoint import newest_step
-
-    step = newest_step(workdir)
-    if step is None:
+    steps = workdir_lib.checkpoint_steps(workdir)
+    if not steps:
         return "there is no checkpoint yet, and the same command begins again"
-    return f"the same command goes on from the checkpoint of step {step}"
+    return f"the same command goes on from the checkpoint of step {steps[-1]}"
 
 
 def _check_machine(config: ConfigDict, workdir: pathlib.Path, *, fresh: bool) -> None:
     """Before the workdir has a config that a corrected one would not agree with."""
     import jax
 
-    from mbt.train.checkpoint import FOLDER, KEPT
+    from mbt.train.checkpoint import KEPT
     from mbt.train.init_source import first_state
     from mbt.train.sharding import make_mesh
     from mbt.train.step import state_shapes
@@ -151,7 +151,7 @@ def _check_machine(config: ConfigDict, workdir: pathlib.Path, *, fresh: bool) ->
     if jax.process_index() == 0:
         workdir_lib.check_writable(workdir)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-        preflight.check_space(workdir / FOLDER, size, kept=KEPT + 1 + bool(config.train.best))
+        preflight.check_space(workdir / workdir_lib.CHECKPOINTS_FOLDER, size, kept=KEPT + 1 + bool(config.train.best))
     if fresh and (config.init.vit or config.init.source):
         first_state(config, mesh)  # refuses weights that do not fit
 

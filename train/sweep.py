@@ -155,5 +155,5 @@ def _costs(name: str, config_name: str, overrides: list[str]) -> list[dict]:
     """GMAC of the models of Fig. 3, and of the reference's cross-attention."""
     if not ABLATIONS[name].costs:
         return []
-    point = next(ABLATIONS[name].points(config_lib.load_config(config_name, overrides), 1))
+    point = next(ABLATIONS[name].points(config_lib.load_config(config_name, overrides), lambda: 1))
     return cost.sweep(config_name, [*overrides, f"--config.data.seconds={point.changes['data.seconds']}"], None)

@@ -49,4 +49,4 @@ def _is(value: Any, of: type, key: str) -> bool:
 
 def _is_number(value: Any) -> bool:
     """Whether float() takes it without loss of size: not a truth value, nor an int beyond all floats."""
-    return type(value) is float or (type(value) is int and abs(value) <= LARGEST)
+    return isinstance(value, float) or (type(value) is int and abs(value) <= LARGEST)

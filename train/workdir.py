@@ -15,6 +15,7 @@ from mbt.train.errors import UsageError
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
+CHECKPOINTS_FOLDER = "checkpoints"
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict | None:
@@ -30,6 +31,23 @@ def read_config(workdir: pathlib.Path) -> ConfigDict | None:
         return None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+def began_without(workdir: pathlib.Path, key: str) -> bool:
+    """Whether the version that last wrote a run's config had no such key; `read_config` completes it."""
+    values = own_json.parse((workdir / CONFIG_FILE).read_bytes())
+    for name in key.split("."):
+        if not isinstance(values, dict) or name not in values:
+            return True
+        values = values[name]
+    return False
+
+
+def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
+    """Steps of the whole checkpoints of a run that may still be written, ascending."""
+    folder = workdir / CHECKPOINTS_FOLDER
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def read_run(workdir: pathlib.Path) -> ConfigDict:

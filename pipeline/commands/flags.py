@@ -114,7 +114,7 @@ def place(text: str) -> str:
 
 def places(text: str) -> tuple[str, ...]:
     """Several, with commas between them."""
-    return tuple(place(each) for each in text.split(",") if each)
+    return tuple(place(each) for each in text.split(","))
 
 
 def annotation(text: str) -> str:

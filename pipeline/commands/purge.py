@@ -54,14 +54,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--workdirs",
         type=flags.places,
-        default="",
+        default=(),
         metavar="DIR,...",
         help="of training runs: their pictures of batches go",
     )
     add(
         "--reports",
         type=flags.places,
-        default="",
+        default=(),
         metavar="FILE,...",
         help="reports that were written elsewhere: they go",
     )

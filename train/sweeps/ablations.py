@@ -23,6 +23,7 @@ BOTTLENECKS = (4, 36, 64, 256, 1024)
 SHARES = (0.04, 0.1, 0.2, 0.5, 1.0)  # of 500,000 clips: 20,000 to all
 INITIALISATIONS = ("imagenet1k", "imagenet21k")
 DATASETS = ("audioset_mini", "vggsound", "epic_kitchens", "kinetics400", "moments")
+Clips = Callable[[], int]  # how many a config has to train on
 PLAIN = {"mixup.by_modality": False}
 BACKBONES = ("vit_s", "vit_b", "vit_l")
 
@@ -36,12 +37,14 @@ class Point:
       x: its place on the line: a number, or a word where the figure has bars.
       changes: values of config keys.
       config: name of the config that is changed, where it is another than the sweep's.
+      folder: what the name of its folder has in the place of `x`; "" for that.
     """
 
     line: str
     x: float | str
     changes: dict[str, Any]
     config: str = ""
+    folder: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,13 +64,13 @@ class Ablation:
     title: str
     x_label: str
     finding: str
-    points: Callable[[ConfigDict, int], Iterator[Point]]
+    points: Callable[[ConfigDict, Clips], Iterator[Point]]
     config: str = "audioset_mini"
     log_x: int = 0
     costs: bool = False
 
 
-def _fusion_layer(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _fusion_layer(config: ConfigDict, clips: Clips) -> Iterator[Point]:
     del clips
     for fusion in ("bottleneck", "cross_attention"):
         for layer in _layers(config):
@@ -75,29 +78,30 @@ def _fusion_layer(config: ConfigDict, clips: int) -> Iterator[Point]:
             yield Point(line=fusion, x=layer, changes=changes | _early(config))
 
 
-def _bottlenecks(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _bottlenecks(config: ConfigDict, clips: Clips) -> Iterator[Point]:
     del clips
     for number in BOTTLENECKS:
         changes = {"model.fusion": "bottleneck", "model.num_bottlenecks": number}
         yield Point(line=FUSED, x=number, changes=changes | _early(config))
 
 
-def _span(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _span(config: ConfigDict, clips: Clips) -> Iterator[Point]:
     del clips
     for line, changes in SENSES.items():
         for seconds in _spans(config):
             yield Point(line=line, x=seconds, changes=changes | {"data.seconds": seconds} | PLAIN)
 
 
-def _data(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _data(config: ConfigDict, clips: Clips) -> Iterator[Point]:
+    """Their folders have the name of the share: after a purge its number of clips is another."""
     del config
-    shares = {max(1, round(clips * share)): share for share in SHARES}  # of few clips some are the same
     for line, changes in SENSES.items():
-        for number, share in shares.items():
-            yield Point(line=line, x=number, changes=changes | {"data.share": share} | PLAIN)
+        for share in SHARES:
+            number = max(1, round(clips() * share))
+            yield Point(line=line, x=number, changes=changes | {"data.share": share} | PLAIN, folder=f"{share:g}")
 
 
-def _sharing(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _sharing(config: ConfigDict, clips: Clips) -> Iterator[Point]:
     """One set of weights in all layers, as in the reference; else the lines would meet in one model at the last L_f."""
     del clips
     shared = {"model.fusion": "self_attention", "model.share_before": True}
@@ -107,7 +111,7 @@ def _sharing(config: ConfigDict, clips: int) -> Iterator[Point]:
             yield Point(line=line, x=layer, changes=changes | {"model.fusion_layer": layer} | _early(config))
 
 
-def _async(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _async(config: ConfigDict, clips: Clips) -> Iterator[Point]:
     del clips
     for line, alignment in (("synchronous", "start"), ("asynchronous", "independent")):
         for seconds in _spans(config):
@@ -115,14 +119,14 @@ def _async(config: ConfigDict, clips: int) -> Iterator[Point]:
             yield Point(line=line, x=seconds, changes=changes | PLAIN)
 
 
-def _mixup(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _mixup(config: ConfigDict, clips: Clips) -> Iterator[Point]:
     del clips
     alpha = config.mixup.alpha or 0.3
     for word, by_modality in (("mixup", False), ("modality mixup", True)):
         yield Point(line=FUSED, x=word, changes={"mixup.alpha": alpha, "mixup.by_modality": by_modality})
 
 
-def _backbone(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _backbone(config: ConfigDict, clips: Clips) -> Iterator[Point]:
     """Fused in the last third of the layers, as ViT-B is at L_f = 8."""
     del clips
     own = dict.fromkeys(("model.width", "model.depth", "model.heads", "model.mlp_dim"), 0)
@@ -131,7 +135,7 @@ def _backbone(config: ConfigDict, clips: int) -> Iterator[Point]:
         yield Point(line=FUSED, x=size, changes=changes | {"init.vit": config.init.vit.replace("{size}", size)})
 
 
-def _initialisation(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _initialisation(config: ConfigDict, clips: Clips) -> Iterator[Point]:
     del clips
     if "{weights}" not in config.init.vit:
         names = " and ".join(INITIALISATIONS)
@@ -144,14 +148,14 @@ def _initialisation(config: ConfigDict, clips: int) -> Iterator[Point]:
         yield Point(line=FUSED, x=word, changes={"init.vit": config.init.vit.replace("{weights}", word)} | PLAIN)
 
 
-def _update(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _update(config: ConfigDict, clips: Clips) -> Iterator[Point]:
     del config, clips
     for word, update in (("mean", "mean"), ("in turn", "in_turn")):
         changes = {"model.fusion": "bottleneck", "model.bottleneck_update": update}
         yield Point(line=FUSED, x=word, changes=changes | PLAIN)
 
 
-def _datasets(config: ConfigDict, clips: int) -> Iterator[Point]:
+def _datasets(config: ConfigDict, clips: Clips) -> Iterator[Point]:
     """Fused in the last third of the layers, and in none of them."""
     del clips
     if "{config}" not in config.data.root:

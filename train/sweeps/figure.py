@@ -4,6 +4,7 @@ import csv
 import itertools
 import pathlib
 import statistics
+import sys
 
 from mbt.train import cost
 from mbt.train.errors import UsageError
@@ -28,7 +29,8 @@ def summarise(runs: list[Run], score: str | None) -> list[dict]:
     """
     rows = []
     for point, group in itertools.groupby(runs, key=lambda run: run.point):
-        values = [_score(result, score or _main(result)) for run in group if (result := run.result())]
+        found = [_score(run, result, score or _main(result)) for run in group if (result := run.result())]
+        values = [value for value in found if value is not None]
         if values:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             row = {"line": point.line, "x": point.x, "runs": len(values)}
@@ -117,7 +119,10 @@ def _bars(axis, rows: list[dict]) -> None:
         axis.legend(frameon=False)
 
 
-def _score(result: dict, score: str) -> float:
+def _score(run: Run, result: dict, score: str) -> float | None:
+    if score in result and result[score] is None:  # no class has one
+        print(f"{run.workdir}: has no {score}, and is left out", file=sys.stderr)
+        return None
     if not isinstance(result.get(score), int | float):
         known = [key for key, value in result.items() if isinstance(value, float)]
         raise UsageError(f"--score={score}: the runs have {', '.join(known)}")

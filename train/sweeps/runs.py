@@ -9,8 +9,10 @@ from ml_collections import ConfigDict
 
 from mbt.schemas.manifest import Manifest
 from mbt.train import config as config_lib
+from mbt.train import source_run
 from mbt.train import workdir as workdir_lib
 from mbt.train.errors import UsageError
+from mbt.train.resuming import resumed
 from mbt.train.snapshot import find_split, load_manifest
 from mbt.train.sweeps.ablations import Ablation, Point
 
@@ -68,12 +70,16 @@ def plan(ablation: Ablation, config_name: str, overrides: list[str], folder: pat
         raise UsageError(f"config.modalities={given.modalities!r}: a sweep compares how two are fused; leave it out")
     datasets = _Datasets(given.data.snapshot, folder)
     runs = []
-    for point in ablation.points(given, datasets.clips(given)):
+    for point in ablation.points(given, lambda: datasets.clips(given)):
         manifest = datasets.manifest(point.changes.get("data.root", given.data.root))
         for seed in range(given.seed, given.seed + seeds):
             changes = point.changes | {"seed": seed, "data.snapshot": manifest.snapshot}
             flags = [*overrides, *(f"--config.{key}={value}" for key, value in changes.items())]
-            workdir = folder / f"{point.line.replace(' ', '-')}-{_x_text(point).replace(' ', '-')}" / f"seed-{seed}"
+            workdir = (
+                folder
+                / f"{point.line.replace(' ', '-')}-{(point.folder or _x_text(point)).replace(' ', '-')}"
+                / f"seed-{seed}"
+            )
             name = point.config or config_name
             words = ("train", f"--config={name}", f"--workdir={workdir}", *flags)
             _check(name, flags, workdir, manifest)
@@ -96,9 +102,7 @@ class _Datasets:
         return self._manifests[root]
 
     def clips(self, given: ConfigDict) -> int:
-        """How many a config has to train on; 1 where its root stands for several."""
-        if "{" in given.data.root:
-            return 1
+        """How many a config has to train on."""
         manifest = self.manifest(given.data.root)
         return find_split(manifest, "config.data.train_split", given.data.train_split).num_records
 
@@ -115,13 +119,20 @@ class _Datasets:
 def _check(config_name: str, flags: list[str], workdir: pathlib.Path, manifest: Manifest) -> None:
     """Refuses what `mbt-train train` would refuse at once."""
     given = config_lib.load_config(config_name, flags)
+    config_lib.check_types(given)
+    old = workdir_lib.read_config(workdir)
+    if old is not None:
+        given = resumed(config_name, given, old, tell=False)
     config_lib.check(given)
     find_split(manifest, "config.data.train_split", given.data.train_split)
     find_split(manifest, "config.data.eval_split", given.data.eval_split)
     config = config_lib.resolve(given, manifest)
     config_lib.model_config(config)
-    config_lib.check_effects(given)
-    if old := workdir_lib.read_config(workdir):
+    if old is None:
+        config_lib.check_effects(given)
+        if config.init.source:
+            source_run.frozen(config.init.source)  # refuses one that is not there
+    else:
         # What a run notes beside its config, such as the dataset's version, it compares itself.
         workdir_lib.check_same_run(workdir, ConfigDict({key: old[key] for key in config if key in old}), config)
 
