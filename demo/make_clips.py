@@ -8,21 +8,14 @@ size, tint, background, pitch, loudness and noise differ from clip to clip.
 """
 
 import argparse
-import concurrent.futures
-import csv
 import dataclasses
-import io
 import itertools
-import json
-import os
 import pathlib
-import subprocess
-import tempfile
-import wave
 from collections.abc import Callable, Iterator
 
-import imageio_ffmpeg
+import film_files
 import numpy as np
+from film_files import Tracks
 
 # Raise it when the films change, so that older ones are written anew.
 VERSION = 1
@@ -162,54 +155,22 @@ def make_sound(film: Film) -> np.ndarray:
     return (np.clip(sound + noise, -1, 1) * 32767).astype(np.int16)
 
 
-def write_film(film: Film, folder: pathlib.Path) -> None:
-    """Encodes one film as H.264 and AAC. It appears under its name only when it is complete."""
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        sound, unfinished = os.path.join(scratch, "sound.wav"), os.path.join(scratch, "film.mp4")
-        with wave.open(sound, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SOUND_RATE_HZ)
-            file.writeframes(make_sound(film).tobytes())
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error"]
-        command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(FRAME_RATE_HZ)]
-        command += ["-i", "pipe:0", "-i", sound]
-        command += ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-threads", "1"]
-        # Without bitexact the file names its encoder's build, and another ffmpeg would give other bytes.
-        command += ["-c:a", "aac", "-b:a", "64k", "-flags", "+bitexact", "-fflags", "+bitexact", unfinished]
-        subprocess.run(command, input=draw_frames(film).tobytes(), check=True)
-        os.replace(unfinished, folder / film.path)
-
-
-def annotations(wanted: list[Film]) -> str:
-    """The CSV that `mbt-data build` reads."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["video_path", "start", "end", "label", "split", "id"])
-    rows.writerows([film.path, 0, SECONDS, film.label, film.split, film.id] for film in wanted)
-    return text.getvalue()
+def tracks(film: Film) -> Tracks:
+    """What is seen and heard in a film."""
+    return Tracks(
+        frames=draw_frames(film),
+        frame_rate_hz=FRAME_RATE_HZ,
+        sound=make_sound(film),
+        sound_rate_hz=SOUND_RATE_HZ,
+        sound_bits="64k",
+    )
 
 
 def write_set(folder: pathlib.Path, train_per_class: int, test_per_class: int, seed: int) -> int:
-    """Writes the films that are not there yet, and the CSV.
-
-    Returns:
-      how many films were written.
-    """
+    """Writes the films that are not there yet, and the CSV; returns how many were written."""
     wanted = list(films(train_per_class, test_per_class, seed))
-    recipe_file, recipe = folder / "recipe.json", json.dumps({"version": VERSION, "seed": seed})
-    same_recipe = recipe_file.exists() and recipe_file.read_text() == recipe
-    missing = [film for film in wanted if not (same_recipe and (folder / film.path).exists())]
-    for split in {film.split for film in wanted}:
-        (folder / split).mkdir(parents=True, exist_ok=True)
-    # The recipe goes last: films without one may be of an older version.
-    recipe_file.unlink(missing_ok=True)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(write_film, missing, itertools.repeat(folder)):
-            pass
-    (folder / "clips.csv").write_text(annotations(wanted))
-    recipe_file.write_text(recipe)
-    return len(missing)
+    recipe = {"version": VERSION, "seed": seed}
+    return film_files.write_set(folder, wanted, seconds=SECONDS, recipe=recipe, tracks=tracks)
 
 
 def main() -> None:

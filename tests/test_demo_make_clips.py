@@ -57,7 +57,7 @@ def test_set_is_written_once_and_listed(small, tmp_path):
 def test_films_show_and_sound_as_long_as_listed(make_clips, tmp_path):
     (tmp_path / "train").mkdir()
     film = make_clips.Film("train", "red-circle", "hum", 0, seed=0)
-    make_clips.write_film(film, tmp_path)
+    make_clips.film_files.write_film(make_clips.tracks(film), tmp_path / film.path)
     frames, sound = decoded(tmp_path / film.path)
     assert len(frames) == round(make_clips.SECONDS * make_clips.FRAME_RATE_HZ)
     # AAC comes in blocks of 1024 samples.

@@ -24,8 +24,9 @@ SIZES = {
     "audioset_mini_gpu": (20_361, 527),
     "audioset_500k_tpu_pod": (500_000, 527),
     "demo": (320, 16),
+    "digits": (4_000, 16),
 }
-PAPERS = [name for name in SIZES if name not in ("demo", "scenic_audioset_mini")]
+PAPERS = [name for name in SIZES if name not in ("demo", "digits", "scenic_audioset_mini")]
 # The splits that `mbt-data --dataset=NAME` makes, as docs/datasets.md lists them.
 SPLITS = {
     "audioset_mini": ("balanced_train", "eval"),

@@ -13,6 +13,8 @@ import pytest
 from train_runs import fake_clip, lines, start, train_command, write_dataset
 
 from mbt.schemas.fakes import write_snapshot
+from mbt.train import config as config_lib
+from mbt.train import run
 from mbt.train.main import main
 
 
@@ -165,3 +167,22 @@ def test_interrupted_while_libraries_are_loaded_it_ends(root, tmp_path):
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert errors.endswith("mbt-train train: interrupted; the same command goes on from the last checkpoint\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "clips", "hinted"),
+    [
+        ([], 9_999, True),
+        ([], 10_000, False),
+        (["--config.model.spectrogram_patch=(8, 128)"], 320, False),
+        (["--config.model.spectrogram_patch=(16, 16)"], 320, False),
+        (["--config.modalities=rgb"], 320, False),
+        (["--config.modalities=spectrogram"], 320, True),
+        (["--config.init.vit=vit.npz"], 320, False),
+        (["--config.init.source=runs/other"], 320, False),
+    ],
+)
+def test_a_run_from_nothing_on_few_clips_is_told_of_patches_over_the_whole_band(capsys, flags, clips, hinted):
+    run._hint(config_lib.load_config("demo", flags), flags, clips)
+    said = capsys.readouterr().err
+    assert ("--config.model.spectrogram_patch='(8, 128)'" in said, len(said.splitlines())) == (hinted, int(hinted))

@@ -19,6 +19,7 @@ from mbt.train import media, sharding
 from mbt.train.answers import best_classes
 from mbt.train.evaluate import Evaluator
 from mbt.train.main import main
+from mbt.train.predict import _names
 from mbt.train.predictor import Predictor
 from mbt.train.records import eval_batches, make_reader
 from mbt.train.snapshot import Records, load_manifest
@@ -205,12 +206,53 @@ def test_a_start_past_the_end_is_one_line(run, films, capsys):
     assert "start_past_end" in line
 
 
-def test_rollout_is_drawn(run, films, capsys, tmp_path):
-    path = tmp_path / "rollout.png"
-    status, _, err = predict(run, capsys, films / "long.mp4", f"--rollout={path}")
+def drawn(run: pathlib.Path, capsys, clip: pathlib.Path, *words) -> list[np.ndarray]:
+    """The columns of the picture of rollout, the original first."""
+    path = clip.parent / "rollout.png"
+    status, _, err = predict(run, capsys, clip, f"--rollout={path}", *words)
     assert status == 0, err
     picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    assert (picture[..., 0] - picture[..., 1] > 60).any()  # red where attention goes
+    return np.array_split(picture, 3 if words else 2, axis=1)
+
+
+def has_colour(spectrogram: np.ndarray) -> bool:
+    """Of the lower half of a column, where all but heat is gray."""
+    below = spectrogram[len(spectrogram) // 2 + 20 :]
+    return bool((np.ptp(below, axis=-1) > 60).any())
+
+
+def test_rollout_is_drawn(run, films, capsys):
+    original, heat = drawn(run, capsys, films / "long.mp4")
+    assert not has_colour(original) and has_colour(heat)
+
+
+def test_another_run_is_drawn_beside_it(run, of_one_sense, films, capsys):
+    same = shutil.copytree(run, run.parent / "b" / run.name)  # as the seeds of a sweep: the ends of both are alike
+    original, heat, same = drawn(run, capsys, films / "long.mp4", f"--beside={same}")
+    assert not has_colour(original) and has_colour(heat) and has_colour(same)
+    original, heat, deaf = drawn(run, capsys, films / "long.mp4", f"--beside={of_one_sense['rgb']}")
+    assert not has_colour(original) and has_colour(heat) and not has_colour(deaf)
+
+
+def test_a_run_that_looks_elsewhere_is_not_drawn_beside(run, capsys, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["views"] = 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    refused = f"--beside={tmp_path}"
+    status, _, err = predict(run, capsys, "a.mp4", "--rollout=a.png", refused)
+    assert (status, err) == (2, f"mbt-train predict: {refused}: no checkpoint there yet\n")
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    status, _, err = predict(run, capsys, "a.mp4", "--rollout=a.png", refused)
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "must look at the same windows and have the same heads: data.views is 2, not 3" in err
+    status, _, err = predict(run, capsys, "a.mp4", "--rollout=a.png", f"--beside={run}")
+    assert (status, len(err.splitlines())) == (2, 1) and "is the run of --workdir" in err
+
+
+def test_runs_are_named_by_what_differs():
+    ends = [("s/b-8/seed-0", "s/c-8/seed-0"), ("a/both", "a/vanilla")]
+    found = [_names([pathlib.Path(path) for path in pair]) for pair in ends]
+    assert found == [["b-8/seed-0", "c-8/seed-0"], ["both", "vanilla"]]
 
 
 def test_the_view_of_the_rollout_is_the_surest(predictor):
@@ -223,6 +265,11 @@ def test_the_view_of_the_rollout_is_the_surest(predictor):
     run = jax.jit(lambda state: nnx.merge(graph, eval_params(state))(model_inputs(state, views))["logits"])
     logits = run(predictor.state)
     view, maps = predictor.trace(views)
+    other = (view + 1) % 3
+    asked, of_other = predictor.trace(views, other)
+    alone = predictor.trace({name: values[other : other + 1] for name, values in views.items()})[1]
+    assert asked == other
+    jax.tree.map(lambda one, same: np.testing.assert_allclose(one, same, rtol=1e-4), of_other, alone)
     assert view == logits[:, logits.mean(axis=0).argmax()].argmax()
     assert jax.tree.map(np.shape, maps) == {"rgb": (2, 2, 2), "spectrogram": (5, 8)}
     assert 0.3 < sum(float(shares.sum()) for shares in maps.values()) < 1  # the rest is of CLS and bottlenecks
@@ -239,6 +286,8 @@ def test_the_view_of_the_rollout_is_the_surest(predictor):
         (["b.mp4", "--rollout=a.png"], "is of one clip, and 2 are given"),
         (["--rollout=absent/a.png"], "folder does not exist"),
         (["--rollout=."], "--rollout=.: cannot be written"),
+        (["--beside=b"], "--beside=b: is for a picture; add --rollout=PNG"),
+        (["--rollout=a.png", "--beside=absent"], "--beside=absent: no run there"),
         (["--config.seed=1"], "unknown argument"),
     ],
 )

@@ -74,6 +74,7 @@ def points(name: str, *flags: str) -> list[tuple]:
 SEVERAL = {
     "initialisation": ["--config.init.vit=w/{weights}.npz"],
     "datasets": ["--config.data.root=all/{config}"],
+    "digits": ["--config.data.root=all/{task}"],
 }
 
 
@@ -104,6 +105,12 @@ def test_models_are_the_papers(name, lines, places):
     assert points(name) == [(line, x) for line in lines for x in places]
 
 
+def test_digits_are_ten_for_each_sense_and_sixteen_for_both():
+    alone = [(sense, task) for sense in ("audio", "visual") for task in ("ten", "sixteen")]
+    square = [("audio square patches", "ten"), ("fused square patches", "sixteen")]
+    assert points("digits") == [*alone, ("fused", "sixteen"), *square]
+
+
 def test_places_follow_the_size_of_the_model_and_of_the_window():
     assert [x for _, x in points("fig7_sharing", "--config.model.depth=4")] == [0, 2, 4] * 2
     assert [x for _, x in points("fig8_async", "--config.data.seconds=2")] == [0.5, 1, 1.5, 2] * 2
@@ -117,7 +124,7 @@ def test_ablations_are_made_as_the_paper_made_them():
     """Before its modality mixup; Fig. 3, 7 and the bottlenecks before t = 8 s too; Fig. 7's one set in all layers."""
     given = config_lib.load_config("audioset_mini", SEVERAL["initialisation"])
     given.data.root = "all/{config}"
-    for name in set(SWEEPS) - {"modality_mixup"}:
+    for name in set(SWEEPS) - {"modality_mixup", "digits"}:
         models = [point.changes for point in ABLATIONS[name].points(given, lambda: 500_000)]
         assert all(changes["mixup.by_modality"] is False for changes in models), name
         if name in ("fig3_fusion_layer", "fig7_sharing", "bottlenecks"):
@@ -189,6 +196,7 @@ def test_fig3_is_at_half_of_the_window(root, tmp_path, capsys):
         ("fig9", [], "invalid choice: 'fig9'"),
         ("initialisation", [], "must name the weights that are compared, as DIR/{weights}.npz"),
         ("datasets", [], "must name the folders of several datasets, as DIR/{config}"),
+        ("digits", [], "must name the datasets of both tasks, as DIR/{task}/dataset"),
         ("bottlenecks", ["--sede=1"], "unknown argument --sede=1"),
     ],
 )

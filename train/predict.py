@@ -1,6 +1,7 @@
 """Naming clips that are in no dataset. What can be wrong with the command is found before JAX is loaded."""
 
 import functools
+import itertools
 import math
 import os
 import pathlib
@@ -17,7 +18,15 @@ from mbt.train import workdir as workdir_lib
 from mbt.train.answers import best_classes
 from mbt.train.errors import UsageError
 from mbt.train.media import MediaError
+from mbt.train.modalities import RGB, SPECTROGRAM
+from mbt.train.rules import value_of
 from mbt.train.snapshot import Records, load_manifest
+
+# What two runs that are drawn side by side must share: where the windows of a clip lie, and how many labels it has.
+IN_COMMON = (
+    *(f"data.{key}" for key in ("seconds", "frames", "stride", "alignment", "short", "views")),
+    "model.head_sizes",
+)
 
 if TYPE_CHECKING:
     from mbt.train.predictor import Predictor
@@ -32,6 +41,7 @@ def predict(
     count: int,
     root: str | None,
     rollout: pathlib.Path | None,
+    beside: pathlib.Path | None = None,
     best: bool = False,
 ) -> Iterator[tuple[str, dict | MediaError]]:
     """Asks a checkpoint of a run about clips, one after the other.
@@ -47,6 +57,7 @@ def predict(
       count: how many classes of each to name.
       root: folder of the dataset, where it is no longer where the run found it; used only for the names of classes.
       rollout: picture to draw of the one clip.
+      beside: workdir of another run, which is drawn beside it.
       best: the checkpoint with the best score, not the newest.
 
     Returns:
@@ -56,8 +67,14 @@ def predict(
       UsageError: something is wrong with the command or the run.
     """
     _check(clips, start_s, end_s, count, rollout)
+    if beside and not rollout:
+        raise UsageError(f"--beside={beside}: is for a picture; add --rollout=PNG")
     span_us = (round(start_s * MICROSECONDS), None if end_s is None else round(end_s * MICROSECONDS))
-    asked = _Asked(workdir, *_run(workdir, root), span_us, count, rollout, best)
+    config, labels = _run(workdir, root)
+    runs = {workdir: config}
+    if beside:
+        runs[beside] = _other(beside, workdir, config, best=best)
+    asked = _Asked(runs, labels, span_us=span_us, count=count, rollout=rollout, best=best)
     media.program()
     return ((clip, asked.answer(clip)) for clip in clips)
 
@@ -79,9 +96,7 @@ def _check(clips: Sequence[str], start_s: float, end_s: float | None, count: int
 
 def _run(workdir: pathlib.Path, root: str | None) -> tuple[ConfigDict, tuple[str, ...]]:
     """A run's config and the names of its classes."""
-    config = workdir_lib.read_run(workdir)
-    if not any((workdir / "checkpoints").glob("[0-9]*")):
-        raise UsageError(f"--workdir={workdir}: no checkpoint there yet")
+    config = _config(workdir, "--workdir")
     labels = labels_lib.read(workdir)
     if labels is None:
         config.data.root = root or config.data.root
@@ -90,21 +105,46 @@ def _run(workdir: pathlib.Path, root: str | None) -> tuple[ConfigDict, tuple[str
     return config, labels_lib.of_classes(labels, config.model.num_classes)
 
 
-class _Asked:
-    """A run that is asked about clips; its model is loaded for the first one that can be read."""
+def _config(workdir: pathlib.Path, flag: str) -> ConfigDict:
+    """The config of a run that has a checkpoint."""
+    config = workdir_lib.read_run(workdir, flag)
+    if not workdir_lib.checkpoint_steps(workdir):
+        raise UsageError(f"{flag}={workdir}: no checkpoint there yet")
+    return config
 
-    def __init__(  # noqa: PLR0917
+
+def _other(beside: pathlib.Path, workdir: pathlib.Path, config: ConfigDict, *, best: bool) -> ConfigDict:
+    """The config of a run that is drawn beside the one in `workdir`, which has another config.
+
+    Raises:
+      UsageError: there is none, or both cannot be drawn beside each other.
+    """
+    if beside.resolve() == workdir.resolve():
+        raise UsageError(f"--beside={beside}: is the run of --workdir; give another")
+    other = _config(beside, "--beside")
+    if best and not other.train.best:
+        raise UsageError(f"--best: the run in {beside} kept none; config.train.best names the score to keep it by")
+    if differing := [key for key in IN_COMMON if value_of(config, key) != value_of(other, key)]:
+        values = ", ".join(f"{key} is {value_of(other, key)}, not {value_of(config, key)}" for key in differing)
+        raise UsageError(f"--beside={beside}: must look at the same windows and have the same heads: {values}")
+    return other
+
+
+class _Asked:
+    """Runs that are asked about clips; their models are loaded for the first one that can be read."""
+
+    def __init__(
         self,
-        workdir: pathlib.Path,
-        config: ConfigDict,
+        runs: dict[pathlib.Path, ConfigDict],
         labels: Sequence[str],
+        *,
         span_us: tuple[int, int | None],
         count: int,
         rollout: pathlib.Path | None,
         best: bool,
     ):
-        self._workdir = workdir
-        self._config = config
+        self._runs = runs
+        self._config = next(iter(runs.values()))
         self._labels = labels
         self._span_us = span_us
         self._count = count
@@ -114,27 +154,45 @@ class _Asked:
     def answer(self, clip: str) -> dict | MediaError:
         """What is said of a clip, or why nothing can be."""
         heads = tuple(self._config.model.head_sizes)
+        used = {name for config in self._runs.values() for name in config.modalities}
+        modalities = tuple(name for name in (RGB, SPECTROGRAM) if name in used)
         with tempfile.TemporaryDirectory(prefix="mbt-predict-") as folder:
             try:
-                split = media.write_clip(
-                    clip, self._span_us, _any_labels(heads), pathlib.Path(folder), tuple(self._config.modalities)
-                )
+                split = media.write_clip(clip, self._span_us, _any_labels(heads), pathlib.Path(folder), modalities)
             except MediaError as error:
                 return error
             records = Records(folder, split)
-            logits = self._predictor.logits(records)
+            logits = self._predictors[0].logits(records)
             if self._rollout:
-                self._predictor.draw_rollout(records, self._rollout)
+                self._draw(records, self._rollout)
         start_s = self._span_us[0] / MICROSECONDS
-        said = {"clip": clip, "start": start_s, "end": start_s + split.seconds, "step": int(self._predictor.state.step)}
+        step = int(self._predictors[0].state.step)
+        said = {"clip": clip, "start": start_s, "end": start_s + split.seconds, "step": step}
         loss = self._config.loss.name
         return said | best_classes(logits, self._labels, loss=loss, heads=heads, count=self._count)
 
+    def _draw(self, records: Records, path: pathlib.Path) -> None:
+        """Of the views, the one that the first run is the surest of."""
+        from mbt.train import overlay
+
+        view, looks = None, []
+        for predictor, name in zip(self._predictors, _names(list(self._runs)), strict=True):
+            view, look = predictor.look(name, records, view)
+            looks.append(look)
+        overlay.draw(looks, path)
+
     @functools.cached_property
-    def _predictor(self) -> "Predictor":
+    def _predictors(self) -> "list[Predictor]":
         from mbt.train.predictor import Predictor
 
-        return Predictor(self._config, self._workdir, best=self._best)
+        return [Predictor(config, workdir, best=self._best) for workdir, config in self._runs.items()]
+
+
+def _names(workdirs: Sequence[pathlib.Path]) -> list[str]:
+    """The ends of paths, as short as they differ."""
+    parts = [workdir.resolve().parts for workdir in workdirs]
+    count = next(count for count in itertools.count(1) if len({each[-count:] for each in parts}) == len(parts))
+    return ["/".join(each[-count:]) for each in parts]
 
 
 def _any_labels(heads: Sequence[int]) -> list[int]:

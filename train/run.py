@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
+from mbt.schemas.clip import MEL_BINS
 from mbt.schemas.manifest import Manifest
 from mbt.train import config as config_lib
 from mbt.train import labels as labels_lib
 from mbt.train import preflight, source_run
 from mbt.train import workdir as workdir_lib
 from mbt.train.clips import open_share
+from mbt.train.modalities import SPECTROGRAM
 from mbt.train.profile import Steps
 from mbt.train.rendezvous import Processes
 from mbt.train.resuming import resumed
 from mbt.train.snapshot import Records, find_split, load_manifest, open_records
+
+FEW_CLIPS = 10_000
 
 
 def train(
@@ -69,9 +73,7 @@ def train(
         return result
     if old is not None:
         _tell_mended(workdir, old)
-    train_records = open_records(config, manifest, "config.data.train_split", config.data.train_split)
-    if config.data.share < 1:
-        train_records = open_share(config.data.root, manifest.splits[config.data.train_split], config.data.share)
+    train_records = _training_records(config, manifest)
     eval_records = None
     if config.data.eval_split:
         eval_records = open_records(config, manifest, "config.data.eval_split", config.data.eval_split)
@@ -80,6 +82,8 @@ def train(
     with _joined(processes, config, workdir):
         _check_machine(config, workdir, fresh=old is None)
         with _held(workdir, config, manifest.labels):
+            if old is None:
+                _hint(config, overrides, len(train_records))
             result = _run(config, workdir, train_records, eval_records, profile)
             if result:
                 try:
@@ -110,6 +114,28 @@ def _tell_purged(old: ConfigDict, config: ConfigDict, manifest: Manifest) -> Non
         print(
             f"clips were purged from the dataset since this run last wrote; it goes on with the {left} training clips "
             "that are left, in another order",
+            file=sys.stderr,
+        )
+
+
+def _training_records(config: ConfigDict, manifest: Manifest) -> Records:
+    records = open_records(config, manifest, "config.data.train_split", config.data.train_split)
+    if config.data.share < 1:
+        return open_share(config.data.root, manifest.splits[config.data.train_split], config.data.share)
+    return records
+
+
+def _hint(config: ConfigDict, overrides: Sequence[str], clips: int) -> None:
+    """What a new run from nothing on few clips should know, unless its command names the patches itself."""
+    import jax
+
+    square = SPECTROGRAM in config.modalities and config.model.spectrogram_patch[-1] < MEL_BINS
+    chosen = any(word.startswith("--config.model.spectrogram_patch") for word in overrides)
+    starts = config.init.vit or config.init.source
+    if square and not chosen and not starts and clips < FEW_CLIPS and jax.process_index() == 0:
+        print(
+            f"{clips} training clips and no weights to start from: from so few, real sounds are learned far faster "
+            f"with patches over the whole band, --config.model.spectrogram_patch='(8, {MEL_BINS})'",
             file=sys.stderr,
         )
 

@@ -67,6 +67,8 @@ def sweep(
         raise UsageError(f"{folder}: no run is finished yet")
     rows = figure.summarise(runs, score)
     score = score or figure.main_scores(runs)
+    if not rows:
+        raise UsageError(f"{folder}: no finished run has a value of {score}")
     costs = _costs(name, config_name, overrides)
     figure.write_runs(runs, folder / RUNS_FILE)
     figure.draw(ABLATIONS[name], rows, score, costs, folder / FIGURE_FILE)

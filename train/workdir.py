@@ -50,15 +50,19 @@ def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def read_run(workdir: pathlib.Path) -> ConfigDict:
+def read_run(workdir: pathlib.Path, flag: str = "--workdir") -> ConfigDict:
     """The resolved config of a run, to ask its model something on whatever devices are here.
+
+    Args:
+      workdir: of the run.
+      flag: that named it, for the message.
 
     Raises:
       UsageError: there is no run, or its config cannot be read.
     """
     config = read_config(workdir)
     if config is None:
-        raise UsageError(f"--workdir={workdir}: no run there; `mbt-train train --workdir={workdir}` makes one")
+        raise UsageError(f"{flag}={workdir}: no run there; `mbt-train train --workdir={workdir}` makes one")
     if config.model.attention == "cudnn":
         config.model.attention = "auto"  # the same where there is cuDNN, which may not be where the model is asked
     return config

@@ -16,12 +16,14 @@ data.views windows are spread over it and their scores averaged. The dataset is 
 
 Scores are probabilities: of each class on its own (config.loss.name=bce), or of one class against all others (ce).
 
---rollout=PNG draws Attention Rollout over the frames and the spectrogram: where the output came from.
+--rollout=PNG draws Attention Rollout: the middle frame and the spectrogram, and beside them where the output came from,
+summed over all frames. --beside=RUN draws another run beside it, as the paper's Fig. 6 does.
 
 examples:
   mbt-train predict --workdir=runs/both film.mp4
   mbt-train predict --workdir=runs/both --start=61.5 --end=71.5 film.mp4 https://example.org/other.webm
   mbt-train predict --workdir=runs/both --rollout=film.png --json film.mp4
+  mbt-train predict --workdir=runs/both --rollout=film.png --beside=runs/vanilla film.mp4
 
 exit status: 0 done, 1 some clip could not be read (each is told in one line), 2 a wrong command
 """
@@ -35,6 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--end", type=float, metavar="SECONDS", help="where they end; default: the end of the file")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to name; default: 5")
     parser.add_argument("--rollout", type=flags.path, metavar="PNG", help="draw the attention over the one clip")
+    parser.add_argument("--beside", type=flags.path, metavar="DIR", help="of another run, to draw beside it")
     flags.add_data_root(parser, "for a run without labels.json")
     flags.add_best(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         count=args.top,
         root=args.data_root,
         rollout=args.rollout,
+        beside=args.beside,
         best=args.best,
     )
     said, failed = [], {}

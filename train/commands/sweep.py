@@ -11,7 +11,7 @@ HELP = "train the models of one of the paper's ablations, and draw its figure"
 # Kept here, too, so that --help and a wrong name need no imports; a test holds both lists together.
 SWEEPS = (
     *("fig3_fusion_layer", "bottlenecks", "fig4_span", "fig5_data"),
-    *("fig7_sharing", "fig8_async", "modality_mixup", "backbone", "initialisation", "update", "datasets"),
+    *("fig7_sharing", "fig8_async", "modality_mixup", "backbone", "initialisation", "update", "digits", "datasets"),
 )
 
 DESCRIPTION = """\
@@ -28,6 +28,7 @@ figure of the scores, mean and standard deviation. Run again, the same command g
   backbone           ViT-S, ViT-B, ViT-L; with --config.init.vit=DIR/{size}.npz each from its own weights
   initialisation     from no weights and from those of --config.init.vit=DIR/{weights}.npz
   update             bottlenecks updated by all modalities at once, or by one after the other
+  digits             written and spoken digits, from nothing; with --config.data.root=DIR/{task}/dataset
   datasets           mid against late fusion; with --config.data.root=DIR/{config} the dataset of each protocol
 
 examples:
@@ -80,5 +81,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         print(json.dumps(summary))
         return
     print(figure.to_table(summary["points"], summary["score"]))
-    print(f"\nthe paper: {ABLATIONS[args.name].finding}")
+    if ABLATIONS[args.name].finding:
+        print(f"\nthe paper: {ABLATIONS[args.name].finding}")
     print(f"figure     {args.workdir / args.name / sweep.FIGURE_FILE}")

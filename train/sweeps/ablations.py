@@ -54,7 +54,7 @@ class Ablation:
     Attributes:
       title: what it asks.
       x_label: of the figure.
-      finding: what the paper says of it.
+      finding: what the paper says of it; "" for what is not the paper's.
       points: the models, from a config and the number of its training clips.
       config: name of the config that is changed, where none is given.
       log_x: base of a logarithmic axis; 0 for a plain one.
@@ -170,6 +170,27 @@ def _datasets(config: ConfigDict, clips: Clips) -> Iterator[Point]:
             yield Point(line=line, x=name, changes=changes | PLAIN, config=name)
 
 
+def _digits(config: ConfigDict, clips: Clips) -> Iterator[Point]:
+    """Each sense on ten digits and on sixteen pairs, and both on those; beside them square patches of spectrograms."""
+    del clips
+    if "{task}" not in config.data.root:
+        raise UsageError(
+            f"config.data.root={config.data.root}: must name the datasets of both tasks, as DIR/{{task}}/dataset, "
+            "which stands for ten and sixteen; demo/make_digits.py makes them"
+        )
+    square = {"model.spectrogram_patch": (16, 16)}
+    lines: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+        AUDIO: (SENSES[AUDIO], ("ten", "sixteen")),
+        VISUAL: (SENSES[VISUAL], ("ten", "sixteen")),
+        FUSED: (SENSES[FUSED], ("sixteen",)),
+        "audio square patches": (SENSES[AUDIO] | square, ("ten",)),
+        "fused square patches": (square, ("sixteen",)),
+    }
+    for line, (changes, tasks) in lines.items():
+        for task in tasks:
+            yield Point(line=line, x=task, changes=changes | {"data.root": config.data.root.replace("{task}", task)})
+
+
 def _early(config: ConfigDict) -> dict[str, Any]:
     """What the paper's first ablations have otherwise than its final protocol: half of the window, t = 4 s."""
     return {"data.seconds": config.data.seconds / 2} | PLAIN
@@ -248,6 +269,13 @@ ABLATIONS = {
         x_label="",
         finding="robust to the choice",
         points=_update,
+    ),
+    "digits": Ablation(
+        title="Written and spoken digits, from nothing",
+        x_label="",
+        finding="",
+        points=_digits,
+        config="digits",
     ),
     "datasets": Ablation(
         title="Mid fusion and late fusion on several datasets",
