@@ -20,9 +20,11 @@ from train_runs import fake_clip
 from mbt.model.mbt import MBT
 from mbt.schemas.fakes import write_snapshot
 from mbt.train import config as config_lib
+from mbt.train import workdir as workdir_lib
 from mbt.train.commands.sweep import SWEEPS
 from mbt.train.main import main
 from mbt.train.sweeps.ablations import ABLATIONS, DATASETS
+from mbt.train.sweeps.runs import _Datasets
 
 SMALL = [
     "--config=demo",
@@ -103,6 +105,28 @@ LAYERS, SPANS = (0, 2, 4, 6, 8, 10, 12), (2, 4, 6, 8)
 )
 def test_models_are_the_papers(name, lines, places):
     assert points(name) == [(line, x) for line in lines for x in places]
+
+
+def test_each_dataset_of_a_sweep_is_on_the_snapshot_that_its_own_runs_began_with(tmp_path):
+    """Whatever the order of the runs' folders; of one dataset alone, wherever it is now."""
+    begun = {"ten": ("z-ten", "roots/ten", "of ten"), "sixteen": ("a-sixteen", "roots/sixteen", "of sixteen")}
+
+    def write(folder: str, data_root: str, snapshot: str) -> None:
+        config = config_lib.load_config("demo", [f"--config.data.root={data_root}"])
+        config.data.snapshot = snapshot
+        (tmp_path / folder / "seed-0").mkdir(parents=True)
+        workdir_lib.write_config(tmp_path / folder / "seed-0", config)
+
+    write(*begun["ten"])
+    assert _Datasets("latest", tmp_path)._name("moved/ten") == "of ten"
+    write(*begun["sixteen"])
+    datasets = _Datasets("latest", tmp_path)
+    assert [datasets._name(f"roots/{task}") for task in ("ten", "sixteen", "other")] == [
+        "of ten",
+        "of sixteen",
+        "latest",
+    ]
+    assert _Datasets("named", tmp_path)._name("roots/ten") == "named"
 
 
 def test_digits_are_ten_for_each_sense_and_sixteen_for_both():

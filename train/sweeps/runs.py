@@ -109,11 +109,13 @@ class _Datasets:
     def _name(self, root: str) -> str:
         if self._snapshot != "latest":
             return self._snapshot
+        begun: dict[str, str] = {}
         for path in sorted(self._folder.glob(f"*/*/{workdir_lib.CONFIG_FILE}")):
-            old = workdir_lib.read_config(path.parent)
-            if old and (old.data.root == root or not self._manifests):
-                return old.data.snapshot
-        return "latest"
+            if (old := workdir_lib.read_config(path.parent)) is not None:
+                begun.setdefault(old.data.root, old.data.snapshot)
+        if len(begun) == 1 and not self._manifests:
+            return next(iter(begun.values()))  # of the one dataset, which may have been moved since
+        return begun.get(root, "latest")
 
 
 def _check(config_name: str, flags: list[str], workdir: pathlib.Path, manifest: Manifest) -> None:
