@@ -121,12 +121,14 @@ def _read_wav(path: pathlib.Path) -> np.ndarray:
     try:
         with wave.open(str(path), "rb") as file:
             form = (file.getframerate(), file.getnchannels(), file.getsampwidth())
-            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") if form[2] == 2 else np.zeros(0)
+            data = file.readframes(file.getnframes())
+            if len(data) < file.getnframes() * form[1] * form[2]:
+                raise EOFError
     except (OSError, EOFError, wave.Error) as error:
         sys.exit(f"{path}: {str(error) or 'ends too early'}")
-    if form != (SOUND_RATE_HZ, 1, 2) or not len(samples):
+    if form != (SOUND_RATE_HZ, 1, 2) or not data:
         sys.exit(f"{path}: must be sound of 16 bits, mono, {SOUND_RATE_HZ} Hz")
-    return samples
+    return np.frombuffer(data, "<i2")
 
 
 def draw_frames(film: Film, material: Material) -> np.ndarray:

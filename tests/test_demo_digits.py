@@ -87,6 +87,8 @@ def test_a_film_that_is_missing_is_written_again_as_it_was(digits, recordings, t
             "no 0_SPEAKER_NUMBER.wav of the train split",
         ),
         ({"0_bob_3.wav": b""}, "0_bob_3.wav: ends too early"),
+        ({"0_bob_3.wav": wav()[:169]}, "0_bob_3.wav: ends too early"),
+        ({"0_bob_3.wav": wav()[:170]}, "0_bob_3.wav: ends too early"),
         ({"0_bob_3.wav": b"no RIFF at all" * 9}, "0_bob_3.wav: file does not start with RIFF id"),
         ({"0_bob_3.wav": wav(rate_hz=16_000)}, "must be sound of 16 bits, mono, 8000 Hz"),
         ({"0_bob_3.wav": wav(samples=0)}, "must be sound of 16 bits, mono, 8000 Hz"),

@@ -119,6 +119,8 @@ def test_each_dataset_of_a_sweep_is_on_the_snapshot_that_its_own_runs_began_with
 
     write(*begun["ten"])
     assert _Datasets("latest", tmp_path)._name("moved/ten") == "of ten"
+    write("z-ten-2", "moved/ten", "of ten")
+    assert _Datasets("latest", tmp_path)._name("moved again/ten") == "of ten"
     write(*begun["sixteen"])
     datasets = _Datasets("latest", tmp_path)
     assert [datasets._name(f"roots/{task}") for task in ("ten", "sixteen", "other")] == [

@@ -1,6 +1,7 @@
 """Runs in trouble: a folder as typed, a full disk, an evaluation that is killed, a run that starts from another."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -275,8 +276,16 @@ def test_a_lower_batch_of_an_older_protocol_goes_on(root, tmp_path, capsys):
     assert "this run goes on with optim.clip=batch, as it began" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")])
-def test_a_machine_that_fails_is_not_a_damaged_checkpoint(finished, capsys, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "MemoryError"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), "RESOURCE_EXHAUSTED: out of memory"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_a_machine_that_fails_is_not_a_damaged_checkpoint(finished, capsys, monkeypatch, error, reason):
     def fail(*_, **__):
         raise error
 
@@ -284,7 +293,14 @@ def test_a_machine_that_fails_is_not_a_damaged_checkpoint(finished, capsys, monk
         monkeypatch.setattr(type(checkpoints._manager), "restore", fail)
     assert main(["evaluate", f"--workdir={finished}"]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "cannot be restored here: " in line and "delete" not in line
+    assert f"cannot be restored here: {reason}" in line and "delete" not in line
+
+
+def test_a_source_that_is_gone_when_it_is_needed_is_no_damaged_checkpoint(finished):
+    source = f"{finished}@5"
+    with pytest.raises(UsageError, match=r"that checkpoint is gone; of steps that are there: .*12") as refused:
+        init_source.read(source, sharding.make_eval_mesh())
+    assert "delete" not in str(refused.value)
 
 
 def test_a_score_that_no_class_has_is_no_evaluation_that_is_owed(tmp_path):

@@ -124,7 +124,9 @@ class Checkpoints:
             return self._manager.restore(step, args=_Restore(like))
         except UsageError:
             raise
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UsageError(self._damaged(step, error)) from error
+        except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
             raise RunError(
                 f"checkpoint {self._folder / str(step)} cannot be restored here: {_reason(error)}"
             ) from error
@@ -228,6 +230,8 @@ def restored(workdir: pathlib.Path, config: ConfigDict, mesh: jax.sharding.Mesh,
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split("[")[0].split())[:200] or type(error).__name__
 
 

@@ -14,7 +14,7 @@ from mbt.train import ema, sharding, source_run
 from mbt.train.checkpoint import Checkpoints
 from mbt.train.errors import UsageError
 from mbt.train.step import State, eval_params, init_state, state_shapes
-from mbt.train.workdir import read_run
+from mbt.train.workdir import checkpoint_steps, read_run
 
 # Parameters that are of the classes, not of what is seen and heard: a run of other classes begins with its own.
 OF_CLASSES = ("head/kernel", "head/bias")
@@ -40,8 +40,14 @@ def read(source: str, mesh: jax.sharding.Mesh) -> State:
       UsageError: there is none, or it is damaged.
     """
     workdir, step = source_run.parse(source)
+    if step not in (there := checkpoint_steps(workdir)):
+        steps = ", ".join(map(str, there)) or "none"
+        raise UsageError(
+            f"config.init.source={source}: that checkpoint is gone; of steps that are there: {steps}. "
+            "Name one of them, and give another --workdir"
+        )
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        return checkpoints.restore(state_shapes(read_run(workdir), mesh), step)
+        return checkpoints.restore(state_shapes(read_run(workdir, "config.init.source"), mesh), step)
 
 
 def weights(config: ConfigDict, params: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -21,7 +21,7 @@ def write(folder: pathlib.Path, scores: dict) -> None:
     """
     data = json.dumps({"scores": scores, "crc32c": _digest(json.dumps(scores))}).encode()
     # Not unfinished beside the checkpoint: another process may be flushing all that is in its folder.
-    durable.write(folder / FILE, data, folder.parent.parent / f"{FILE}.tmp")
+    durable.write(folder / FILE, data, folder.parent / f"{FILE}.tmp")
 
 
 def are_there(folder: pathlib.Path) -> bool:

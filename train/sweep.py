@@ -67,6 +67,8 @@ def sweep(
         raise UsageError(f"{folder}: no run is finished yet")
     rows = figure.summarise(runs, score)
     score = score or figure.main_scores(runs)
+    if failed and not rows:
+        raise RunError(f"{len(failed)} of {len(runs)} runs failed, the first {failed[0].workdir}; see above for why")
     if not rows:
         raise UsageError(f"{folder}: no finished run has a value of {score}")
     costs = _costs(name, config_name, overrides)

@@ -65,7 +65,7 @@ def plan(ablation: Ablation, config_name: str, overrides: list[str], folder: pat
       UsageError: a config, the dataset, or a run that is in the folder does not fit.
     """
     given = config_lib.load_config(config_name, overrides)
-    config_lib.check(given)
+    config_lib.check_types(given)  # the rest is checked of each run, with what an older version did otherwise
     if len(given.modalities) == 1:
         raise UsageError(f"config.modalities={given.modalities!r}: a sweep compares how two are fused; leave it out")
     datasets = _Datasets(given.data.snapshot, folder)
@@ -113,7 +113,7 @@ class _Datasets:
         for path in sorted(self._folder.glob(f"*/*/{workdir_lib.CONFIG_FILE}")):
             if (old := workdir_lib.read_config(path.parent)) is not None:
                 begun.setdefault(old.data.root, old.data.snapshot)
-        if len(begun) == 1 and not self._manifests:
+        if len(set(begun.values())) == 1 and not self._manifests:
             return next(iter(begun.values()))  # of the one dataset, which may have been moved since
         return begun.get(root, "latest")
 
