@@ -13,6 +13,7 @@ from flax import nnx
 from media_server import serving
 from PIL import Image
 
+from mbt.model.config import Modality
 from mbt.schemas import index as index_lib
 from mbt.train import labels as labels_lib
 from mbt.train import media, sharding
@@ -20,7 +21,7 @@ from mbt.train.answers import best_classes
 from mbt.train.evaluate import Evaluator
 from mbt.train.main import main
 from mbt.train.predict import _names
-from mbt.train.predictor import Predictor
+from mbt.train.predictor import Predictor, _covered
 from mbt.train.records import eval_batches, make_reader
 from mbt.train.snapshot import Records, load_manifest
 from mbt.train.step import eval_params, model_graph, model_inputs
@@ -212,7 +213,9 @@ def drawn(run: pathlib.Path, capsys, clip: pathlib.Path, *words) -> list[np.ndar
     status, _, err = predict(run, capsys, clip, f"--rollout={path}", *words)
     assert status == 0, err
     picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    return np.array_split(picture, 3 if words else 2, axis=1)
+    columns = 3 if words else 2
+    assert picture.shape[1] == 600 * columns
+    return np.array_split(picture, columns, axis=1)
 
 
 def has_colour(spectrogram: np.ndarray) -> bool:
@@ -247,6 +250,13 @@ def test_a_run_that_looks_elsewhere_is_not_drawn_beside(run, capsys, tmp_path):
     assert "must look at the same windows and have the same heads: data.views is 2, not 3" in err
     status, _, err = predict(run, capsys, "a.mp4", "--rollout=a.png", f"--beside={run}")
     assert (status, len(err.splitlines())) == (2, 1) and "is the run of --workdir" in err
+
+
+def test_nothing_is_drawn_over_pixels_that_fill_no_patch():
+    frames = Modality(name="rgb", shape=(2, 40, 48), channels=3, patch=(2, 16, 16))
+    rows = Modality(name="spectrogram", shape=(150, 128), channels=1, patch=(16, 16))
+    assert _covered((10, 20, 200, 240), frames) == (10, 20, 160, 240)
+    assert _covered((0, 0, 150, 128), rows) == (0, 0, 144, 128)
 
 
 def test_runs_are_named_by_what_differs():

@@ -298,7 +298,7 @@ def test_a_machine_that_fails_is_not_a_damaged_checkpoint(finished, capsys, monk
 
 def test_a_source_that_is_gone_when_it_is_needed_is_no_damaged_checkpoint(finished):
     source = f"{finished}@5"
-    with pytest.raises(UsageError, match=r"that checkpoint is gone; of steps that are there: .*12") as refused:
+    with pytest.raises(UsageError, match=r"that checkpoint is gone; those of steps .*12 are there") as refused:
         init_source.read(source, sharding.make_eval_mesh())
     assert "delete" not in str(refused.value)
 

@@ -124,13 +124,10 @@ class Checkpoints:
             return self._manager.restore(step, args=_Restore(like))
         except UsageError:
             raise
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise UsageError(self._damaged(step, error)) from error
-        except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
-            raise RunError(
-                f"checkpoint {self._folder / str(step)} cannot be restored here: {_reason(error)}"
-            ) from error
         except Exception as error:  # Orbax raises anything, even bare ones, for what of its files is missing or damaged
+            if _is_of_machine(error):
+                where = self._folder / str(step)
+                raise RunError(f"checkpoint {where} cannot be restored here: {_reason(error)}") from error
             raise UsageError(self._damaged(step, error)) from error
 
     def _damaged(self, step: int, error: Exception) -> str:
@@ -227,6 +224,12 @@ def restored(workdir: pathlib.Path, config: ConfigDict, mesh: jax.sharding.Mesh,
         if step is None:
             raise UsageError(f"--workdir={workdir}: no checkpoint there yet")
         return checkpoints.restore(state_shapes(config, mesh), step)
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Whether memory, a disk or a device failed, and not a file that is missing."""
+    missing = (FileNotFoundError, NotADirectoryError)
+    return isinstance(error, (OSError, MemoryError, jax.errors.JaxRuntimeError)) and not isinstance(error, missing)
 
 
 def _reason(error: BaseException) -> str:

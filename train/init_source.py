@@ -40,11 +40,11 @@ def read(source: str, mesh: jax.sharding.Mesh) -> State:
       UsageError: there is none, or it is damaged.
     """
     workdir, step = source_run.parse(source)
-    if step not in (there := checkpoint_steps(workdir)):
-        steps = ", ".join(map(str, there)) or "none"
+    if step is not None and step not in (there := checkpoint_steps(workdir)):
+        steps = ", ".join(map(str, there)) or "(none)"
         raise UsageError(
-            f"config.init.source={source}: that checkpoint is gone; of steps that are there: {steps}. "
-            "Name one of them, and give another --workdir"
+            f"config.init.source={source}: that checkpoint is gone; those of steps {steps} are there; name another, "
+            "with another --workdir"
         )
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         return checkpoints.restore(state_shapes(read_run(workdir, "config.init.source"), mesh), step)

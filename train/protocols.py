@@ -1,4 +1,4 @@
-"""What the paper's protocols have in common; `train/configs` has one file for each of them."""
+"""What protocols have in common; `train/configs` has one file for each of them."""
 
 from ml_collections import ConfigDict
 
@@ -25,4 +25,14 @@ def paper(*, loss: str, train_split: str = "train", eval_split: str) -> ConfigDi
     config.data.spec_augment.update(time_masks=1, time_rows=192, frequency_masks=1, frequency_bins=48)
     config.mixup.update(alpha=0.3, by_modality=True)
     config.loss.name = loss
+    return config
+
+
+def small() -> ConfigDict:
+    """A model that learns from nothing, of one label per clip, in minutes: 4 layers of width 96, L_f = 2, AdamW."""
+    config = default_config()
+    config.model.update(size="vit_ti", width=96, depth=4, heads=3, mlp_dim=192, fusion_layer=2, stochastic_depth=0.0)
+    config.loss.name = "ce"
+    config.optim.update(name="adamw", weight_decay=0.05, warmup=0.1)
+    config.train.batch_size = 32
     return config

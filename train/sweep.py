@@ -61,16 +61,12 @@ def sweep(
     config_name = config_name or ABLATIONS[name].config
     runs, folder = _plan(name, config_name, overrides, workdir, seeds), workdir / name
     failed = [] if report else _run_all(runs)
-    if failed and not any(run.result() for run in runs):
-        raise RunError(f"all {len(runs)} runs failed, the first {failed[0].workdir}; see above for why")
     if not any(run.result() for run in runs):
-        raise UsageError(f"{folder}: no run is finished yet")
+        raise _failure(runs, failed) if failed else UsageError(f"{folder}: no run is finished yet")
     rows = figure.summarise(runs, score)
     score = score or figure.main_scores(runs)
-    if failed and not rows:
-        raise RunError(f"{len(failed)} of {len(runs)} runs failed, the first {failed[0].workdir}; see above for why")
     if not rows:
-        raise UsageError(f"{folder}: no finished run has a value of {score}")
+        raise _failure(runs, failed) if failed else UsageError(f"{folder}: no finished run has a value of {score}")
     costs = _costs(name, config_name, overrides)
     figure.write_runs(runs, folder / RUNS_FILE)
     figure.draw(ABLATIONS[name], rows, score, costs, folder / FIGURE_FILE)
@@ -79,8 +75,12 @@ def sweep(
     summary |= {"costs": costs} if costs else {}
     workdir_lib.write_json(folder / SUMMARY_FILE, summary)
     if failed:
-        raise RunError(f"{len(failed)} of {len(runs)} runs failed, the first {failed[0].workdir}; see above for why")
+        raise _failure(runs, failed)
     return summary
+
+
+def _failure(runs: list[Run], failed: list[Run]) -> RunError:
+    return RunError(f"{len(failed)} of {len(runs)} runs failed, the first {failed[0].workdir}; see above for why")
 
 
 def _plan(name: str, config_name: str | None, overrides: list[str], workdir: pathlib.Path, seeds: int) -> list[Run]:

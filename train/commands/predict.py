@@ -17,7 +17,7 @@ data.views windows are spread over it and their scores averaged. The dataset is 
 Scores are probabilities: of each class on its own (config.loss.name=bce), or of one class against all others (ce).
 
 --rollout=PNG draws Attention Rollout: the middle frame and the spectrogram, and beside them where the output came from,
-summed over all frames. --beside=RUN draws another run beside it, as the paper's Fig. 6 does.
+summed over all frames. --beside=DIR draws another run beside it, as the paper's Fig. 6 does.
 
 examples:
   mbt-train predict --workdir=runs/both film.mp4

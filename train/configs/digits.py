@@ -8,26 +8,15 @@ on sixteen pairs, of which one sense alone can tell a quarter; see docs/digits.m
 Patches of the spectrogram are 50 ms of the whole band: square ones are made for weights that were trained on much data.
 """
 
-from mbt.train.config import default_config
+from mbt.train.protocols import small
 
 
 def get_config():
-    """A 4-layer model on windows of 1.5 s, two frames in each."""
-    config = default_config()
+    """The small model on windows of 1.5 s, two frames in each."""
+    config = small()
     config.data.update(seconds=1.5, frames=2, crop=32, crop_area=(0.85, 1.0), flip=False, eval_crop=1.0, views=1)
     config.data.spec_augment.update(time_masks=1, time_rows=15, frequency_masks=1, frequency_bins=16)
-    config.model.update(
-        size="vit_ti",
-        width=96,
-        depth=4,
-        heads=3,
-        mlp_dim=192,
-        fusion_layer=2,
-        stochastic_depth=0.0,
-        patch=(8, 8),
-        spectrogram_patch=(5, 128),
-    )
-    config.loss.name = "ce"
-    config.optim.update(name="adamw", learning_rate=3e-3, weight_decay=0.05, warmup=0.1)
-    config.train.update(batch_size=32, steps=1000, log_every=100, eval_every=0, checkpoint_every=500)
+    config.model.update(patch=(8, 8), spectrogram_patch=(5, 128))
+    config.optim.learning_rate = 3e-3
+    config.train.update(steps=1000, log_every=100, eval_every=0, checkpoint_every=500)
     return config
